@@ -61,6 +61,25 @@ def duplicate_token_score(
     return given.sum((0, -1)) / copies.any(-1).sum()
 
 
+def induction_score(
+    pattern: Float[Tensor, "batch head query key"], tokens: Int[Tensor, "batch position"]
+) -> Float[Tensor, "head"]:
+    """Mean attention from each token that occurred before to the tokens that followed its earlier copies, together.
+
+    Raises:
+        ValueError: if no token occurs twice.
+
+    Source: Olsson et al. 2022, https://arxiv.org/abs/2209.11895
+    """
+    earlier = (tokens[:, :, None] == tokens[:, None, :]).tril(-1)  # [batch, query, key]
+    if not earlier.any():
+        raise ValueError("induction_score needs a token that occurs twice; in these tokens none does.")
+    after = earlier.roll(1, -1).tril()  # a copy at the position before leaves nothing but the query itself
+    repeated = earlier.any(-1)
+    to_after = (pattern * after[:, None]).sum(-1).transpose(0, 1)  # [head, batch, query]
+    return to_after[:, repeated].mean(-1)
+
+
 def uniform_attention(n: int, window: int | None = None) -> Float[Tensor, "query key"]:
     """The pattern of a head without preferences: equal weight on everything that it can see.
 

@@ -36,9 +36,9 @@ from torch import Tensor
 
 from utils import check_words, hub_available, load_model
 from utils.models import gendered_prompts, story_batch
-from utils.models.measure import wilson
+from utils.models.measurement import wilson
 from utils.models.untrained import untrained_twin
-from utils.models.world_words import FEMALE_NAMES, MALE_NAMES, PLACES
+from utils.models.world.words import FEMALE_NAMES, MALE_NAMES, PLACES
 from utils.plots import COLORS, GREY, attention_pattern, bars, head_grid, lines
 from utils.readout import end_positions, find_word, first_layer_above, probe_shares, stream_points, streams_at
 
@@ -411,7 +411,7 @@ figure.add_hline(
 reveal("surprise", labels[most])
 
 # %% [markdown]
-# Read it as a story. A name could be any of 80 and a place any of 20, so they cost about ln 80 = 4.4 and ln 20 = 3.0
+# Read it as a story. A name could be any of 160 and a place any of 40, so they cost about ln 160 = 5.1 and ln 40 = 3.7
 # nats; `to the` costs nothing. Then comes a word that is short, common and wrong, and it costs more than a blind
 # guess. **The model holds Mary in mind for several words and is sure of what should come.** How it does that is the
 # question of the second half.
@@ -891,8 +891,9 @@ head_grid(
 )
 
 # %% [markdown]
-# The name is looked at in more than one layer. So attention and lens do not obviously agree. Does the model know
-# before it says?
+# Attention and lens agree: in the last layer a head looks back at the name, and in the last layer the pronoun appears.
+# No earlier layer looks there much. It would be easy to stop here, and to say that the last layer is the one that
+# knows. Does the model know before it says?
 #
 # The lens asks one question only: does the stream already point to the word *in the output's own language*? Knowledge
 # may be there in another one. A **linear probe** asks more gently: is there *any* direction that separates "she" from
@@ -904,7 +905,7 @@ head_grid(
 learned_names = {*FEMALE_NAMES[::2], *MALE_NAMES[::2]}
 quarters = (FEMALE_NAMES[::2], FEMALE_NAMES[1::2], MALE_NAMES[::2], MALE_NAMES[1::2])
 rng = random.Random(0)
-random_group = {name for quarter in quarters for name in rng.sample(quarter, 10)}  # the control: they share nothing
+random_group = {name for quarter in quarters for name in rng.sample(quarter, 20)}  # the control: they share nothing
 
 learn = [prompt for prompt in gendered_prompts(1000, seed=1, split="train") if prompt.slots["N"] in learned_names]
 test = [prompt for prompt in gendered_prompts(600, seed=2) if prompt.slots["N"] not in learned_names]
@@ -923,14 +924,14 @@ print(f"fitted on {len(learn)} prompts, tested on {len(test)} prompts with other
 # %%
 points = stream_points(n_layers)
 spoken = share_right(read_stream(run.streams, model), right, wrong)
-knows, speaks = points[first_layer_above(probed, 0.9)], points[first_layer_above(spoken, 0.9)]
+knows, speaks = points[first_layer_above(probed, 0.8)], points[first_layer_above(spoken, 0.8)]
 
 lens_name, probe_name, control_name = "lens: right pronoun ahead", "probe: he or she", "probe: random groups of names"
 shares = {lens_name: spoken, probe_name: probed, control_name: probed_control}
 counts = {lens_name: count_names(prompts), probe_name: count_names(test), control_name: count_names(test)}
 figure = lines(
     shares,
-    f"It can be read from '{knows}' on, and is said from '{speaks}' on",
+    f"At 80 %, it can be read from '{knows}' on, and is said from '{speaks}' on",
     x_title="where the stream is read, at the last word",
     y_title="share of prompts",
     x=points,
@@ -945,11 +946,11 @@ figure.update_layout(legend={"orientation": "h", "y": -0.42, "x": 0}, height=480
 # Three questions, three answers:
 #
 # * **Who looks at the name?** The grey bars say it, for each attention layer.
-# * **Where can it be read?** Where the probe works on names that it was not fitted on, the gender has arrived at the
-#   last word. The bar there is low: one bit needs little attention, and it can also travel by way of the words in
-#   between, which have looked at the name themselves.
-# * **Where is it said?** Where the lens crosses the line. Before, the stream holds the answer in a form that only
-#   later layers translate.
+# * **Where can it be read?** Where the probe works on names that it was not fitted on, some of the gender has arrived
+#   at the last word. It works two layers before anything is said, though not yet on all names. The bar there is low:
+#   one bit needs little attention, and it can also travel by way of the words in between, which have looked at the
+#   name themselves.
+# * **Where is it said?** Where the lens crosses the line. Before, it is at one half, as if the stream held nothing.
 #
 # So "which layer first knows?" has no answer until you say *how you ask*. The popular question hides that, and the
 # popular answer ("check layer 5") would have shown you one bar. A last caution, because you will need it all course

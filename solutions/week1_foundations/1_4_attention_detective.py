@@ -402,7 +402,7 @@ def chance(score) -> Tensor:
 
 
 surplus = each_layer(attention.previous_token_score, story_patterns) - chance(attention.previous_token_score)
-title = f"{int((surplus > 0.2).sum())} heads look one step back by 20 points more than chance"
+title = f"Looking one step back by 20 points more than chance: {int((surplus > 0.2).sum())} of {surplus.numel()} heads"
 head_grid(surplus, title, unit="score<br>minus<br>chance", limits=None, diverging=True)
 
 # %% [markdown]
@@ -719,7 +719,7 @@ def two_texts(title: str) -> go.Figure:
     return figure.update_layout(title=title, width=640, height=520)
 
 
-two_texts(f"{len(renamed)} of {N_LAYERS * N_HEADS} heads change their name with the text")
+two_texts(f"Heads whose name changes with the text: {len(renamed)} of {N_LAYERS * N_HEADS}")
 
 # %%
 reveal("names_that_change", len(renamed))
@@ -751,8 +751,8 @@ print(*changes, "\nthreshold   named on stories   named on random words", *count
 # %% [markdown]
 # Two lessons. How many heads have a name is a choice of yours: move the threshold and it moves.
 #
-# And a habit depends on what there is to look at. On random words there is nothing to find, so some heads park their
-# attention on the first position; give them a story and they go to work. Which of the two is "the" head? A careful
+# And a habit depends on what there is to look at. On random words there is nothing to find, so a head may park its
+# attention on the first position; give it a story and it goes to work. Which of the two is "the" head? A careful
 # sentence names the text it was measured on. Heads that keep their name on both have earned it.
 #
 # Most heads have no name at all. Some of them you will name in week 3, when you know what to look for.
@@ -850,8 +850,9 @@ print(
 )
 
 # %% [markdown]
-# One set of data, two yardsticks, opposite verdicts: in nats that same layer passed for one of the most focused. When a
-# quantity has a ceiling, and the ceiling differs between the things that you compare, divide by it first.
+# One set of data, two yardsticks, two winners: in nats the layer that spreads most evenly had little more than half of
+# what the other one had. When a quantity has a ceiling, and the ceiling differs between the things that you compare,
+# divide by it first.
 
 # %% [markdown]
 # ### Exercise · `mean_attention_distance`
@@ -1183,7 +1184,7 @@ figure.update_layout(width=860, height=340)
 # %%
 predict(
     "maps_beat_position",
-    "On three kinds of prompt, will the best map always beat the rule 'later words matter more'?",
+    "On three kinds of prompt, will the best map always beat the rule 'later words matter more', beyond doubt?",
     kind="yes/no",
     guess=None,
 )
@@ -1230,7 +1231,8 @@ MAPS = [method for method in trials["years"]["maps"] if method.startswith(("atte
 CONTROL = "control: later words matter more"
 means = {task: {method: r.mean().item() for method, r in trials[task]["maps"].items()} for task in TASKS}
 best = {task: max(MAPS, key=means[task].get) for task in TASKS}
-lost = [task for task in TASKS if means[task][CONTROL] > means[task][best[task]]]
+ahead = {task: interval(trials[task]["maps"][best[task]] - trials[task]["maps"][CONTROL]) for task in TASKS}
+lost = [task for task in TASKS if ahead[task][0] <= 0]
 
 
 def trial_figure(title: str) -> go.Figure:
@@ -1252,7 +1254,7 @@ def trial_figure(title: str) -> go.Figure:
     return figure.update_layout(title=title, width=860, height=480, legend={"orientation": "h", "y": -0.2})
 
 
-trial_figure(f"On {' and '.join(lost) or 'no task'}, a rule that ignores the model beats every map")
+trial_figure(f"On {' and '.join(lost) or 'no task'}, no map is clearly better than a rule that ignores the model")
 
 # %%
 reveal("maps_beat_position", "no" if lost else "yes")
@@ -1265,6 +1267,7 @@ def verdict(task: str) -> str:
     zeroing_low, zeroing_high = interval(found["rollout of value zeroing"] - found["rollout of attention"])
     return (
         f"{task}: best map {best[task]!r} ({means[task][best[task]]:.2f})."
+        f"\n    best map minus the rule that ignores the model: {ahead[task][0]:+.2f} to {ahead[task][1]:+.2f}"
         f"\n    all layers minus last layer: {low:+.2f} to {high:+.2f}"
         f"\n    rollout of value zeroing minus rollout of attention: {zeroing_low:+.2f} to {zeroing_high:+.2f}"
         f"\n    the intervention agrees with itself: {trials[task]['again'].mean():.2f}"
@@ -1278,16 +1281,16 @@ print(*[verdict(task) for task in TASKS], f"Without the identity, [BOS] gets {dr
 # %% [markdown]
 # What to take home:
 #
-# - **One layer is not the model.** On indirect objects and on years, the attention of the last layer ranks words far
-#   worse than the plain mean over all layers.
+# - **One layer is not the model.** On all three kinds the attention of the last layer ranks words worse than the plain
+#   mean over all layers; on years it does no better than chance.
 # - **Refinements are not free.** Put into the rollout in place of plain attention, value zeroing makes it worse on
-#   years. On the other two kinds, whatever it gains is small.
+#   years, and better on neither of the others.
 # - **What works for an encoder need not work for a decoder.** The reference code of value zeroing
-#   [multiplies the layers without the identity](https://github.com/hmohebbi/ValueZeroing). Here that map is worthless.
-#   A decoder only looks back, so without the identity everything ends up at `[BOS]`.
-# - **Years are the warning.** Nearly always the word before the last position matters most: "until", "year", the word
-#   that announces a number. So a rule that never saw the model ranks words better than any map. A high correlation is
-#   no merit of a method until it beats such a rule.
+#   [multiplies the layers without the identity](https://github.com/hmohebbi/ValueZeroing). Here that map is far worse
+#   than the one with it. A decoder only looks back, so without the identity nearly everything ends up at `[BOS]`.
+# - **Years are the warning.** Most often the word before the last position matters most: "until", "year", the word that
+#   announces a number. So a rule that never saw the model does about as well as the best map. A high correlation is no
+#   merit of a method until it beats such a rule.
 #
 # The intervention is not the whole truth either. It measured what keeps the sentence going, and hardly what makes one
 # year the likeliest: a random word makes an odd sentence. Two words that can stand in for each other both look

@@ -13,8 +13,9 @@ import pytest
 import torch
 
 import utils
-from utils.models import load, measure
-from utils.models.world_documents import world_fingerprint
+from utils.models import load
+from utils.models.recipes import tiny_lm_measure
+from utils.models.world.documents import world_fingerprint
 
 REPOSITORY = Path(__file__).parents[2]
 TINY_STORIES = REPOSITORY / "../shared/data/models/tinystories-656k"
@@ -56,7 +57,7 @@ def test_public_names_are_importable():
         assert callable(getattr(utils, name))
     with pytest.raises(AttributeError, match="no_such_name"):
         utils.no_such_name  # noqa: B018
-    assert run_python("import utils; print(utils.models.world.Scene.__name__)").stdout == "Scene\n"
+    assert run_python("import utils; print(utils.models.recipe.Recipe.__name__)").stdout == "Recipe\n"
 
 
 def test_loading_is_silent():
@@ -149,30 +150,11 @@ def test_gradients_come_when_asked_for():
 
 
 def test_the_model_was_trained_on_this_world(card):
-    assert card["origin"]["world"] == world_fingerprint(), "the world has changed: train tiny-lm again"
-
-
-def test_the_model_can_do_what_was_asked_of_it(card):
-    behaviours = {name: behaviour["value"] for name, behaviour in card["behaviours"].items()}
-    least = {"ioi": 0.98, "year": 0.88, "pronoun": 0.99, "repeat": 0.98}
-    least |= {f"{relation}_trained": 0.99 for relation in ("landmark", "builder", "capital", "language")}
-    assert {name: behaviours[name] for name in least if behaviours[name] < least[name]} == {}
-    assert torch.tensor(card["heads"]["previous"]).max() >= 0.9
-    assert torch.tensor(card["heads"]["induction"]).max() >= 0.7
-
-
-def test_the_card_tells_what_is_measured(model, card):
-    for name, behaviour in measure.measure_behaviours(model).items():
-        assert behaviour.value == pytest.approx(card["behaviours"][name]["value"], abs=0.003), name
-        assert (behaviour.n, behaviour.what) == (card["behaviours"][name]["n"], card["behaviours"][name]["what"])
-        assert behaviour.low <= behaviour.value <= behaviour.high
-    for kind, scores in measure.measure_heads(model).items():
-        torch.testing.assert_close(scores, torch.tensor(card["heads"][kind]), atol=1e-3, rtol=0)
-    assert measure.measure_loss(model) == pytest.approx(card["loss"], abs=1e-3)
+    assert card["settings"]["world"] == world_fingerprint(), "the world has changed: train tiny-lm again"
 
 
 def test_padding_does_not_change_an_answer(model):
-    together = measure.next_word_logits(model, ["Mary", TEXT])
+    together = tiny_lm_measure.next_word_logits(model, ["Mary", TEXT])
     torch.testing.assert_close(together[0], model("Mary")[0, -1], atol=1e-4, rtol=0)
     torch.testing.assert_close(together[1], model(TEXT)[0, -1], atol=1e-4, rtol=0)
 
@@ -188,11 +170,11 @@ def test_a_wrong_name_is_answered_with_near_ones():
 
 @pytest.mark.parametrize("damage", [lambda f: f.write_bytes(f.read_bytes()[:-1] + b"?"), lambda f: f.unlink()])
 def test_a_damaged_file_is_noticed(monkeypatch, tmp_path, damage):
-    shutil.copytree(load.model_folder("tiny-lm"), tmp_path / "tiny_lm")
+    shutil.copytree(load.model_folder("tiny-lm"), tmp_path / "tiny-lm")
     monkeypatch.setattr(load, "SHIPPED", tmp_path)
     assert load.available_models() == ["tiny-lm"]
     load.load_tokenizer("tiny-lm")
-    damage(tmp_path / "tiny_lm" / load.WEIGHTS)
+    damage(tmp_path / "tiny-lm" / load.WEIGHTS)
     with pytest.raises(load.DamagedModel, match="git checkout"):
         load.load_model("tiny-lm")
 
@@ -233,13 +215,3 @@ def test_another_model_opens_by_its_folder():
     assert torch.isfinite(logits).all()
     assert cache["pattern", 0].sum(-1).allclose(torch.ones(()))
     utils.check_words(model.tokenizer, "its words are made of pieces, so none is unknown")
-
-
-@pytest.mark.parametrize(("hook", "changes"), [("hook_pattern", False), ("hook_attn_scores", False), ("hook_v", True)])
-def test_which_hooks_can_change_the_model_is_as_the_card_says(hook: str, changes: bool) -> None:
-    """Should this fail after an upgrade of TransformerLens, patterns can be patched: say so in the card."""
-    model = utils.load_model("tiny-lm")
-    tokens = model.to_tokens("when Mary and John went to the store ,")
-    name = f"blocks.2.attn.{hook}"
-    zeroed = model.run_with_hooks(tokens, fwd_hooks=[(name, lambda activation, hook: activation * 0)])
-    assert torch.equal(zeroed, model(tokens)) is not changes

@@ -1,57 +1,96 @@
 """Training: resumable, exported without loss, and the parts of it that have an independent truth."""
 
+import statistics
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 import torch
 
-from utils.models import train as training
+from utils.models import training
 from utils.models.export import neo_config, neo_weights
 from utils.models.gpt import GPT, GPTConfig
-from utils.models.measure import HEAD_SCORES, REPEAT_LENGTH, wilson
+from utils.models.measurement import mean, wilson
 from utils.models.muon import orthogonalise
-from utils.models.world_vocabulary import VOCABULARY
+from utils.models.recipe import Recipe
+from utils.models.recipes import tiny_lm
+from utils.models.world.vocabulary import VOCABULARY
 
 SMALL = GPTConfig(len(VOCABULARY), d_model=32, n_layers=3, n_heads=2, d_mlp=24, context=20, local_layers=1, window=3)
 
 
+SETTINGS = tiny_lm.Settings(SMALL, world="small", steps=6, batch=4, warmup_steps=2)
+
+
 @pytest.fixture
-def small_recipe(monkeypatch, tmp_path):
+def small_run(monkeypatch, tmp_path):
+    """Starts runs of a small recipe, with checkpoints of its own."""
     monkeypatch.setattr(training, "CHECKPOINTS", tmp_path)
-    monkeypatch.setattr(training, "CHECKPOINT_EVERY", 2)
-    monkeypatch.setitem(training.RECIPES, "small", training.Recipe(SMALL, steps=6, batch=4, warmup_steps=2))
+
+    def start(seed=5, **changes):
+        settings = replace(SETTINGS, **changes)
+        return tiny_lm.start(Recipe("small", seed, settings, tiny_lm.start, tiny_lm.save, tiny_lm.measure), seed)
+
+    return start
 
 
-@pytest.mark.usefixtures("small_recipe")
-def test_an_interrupted_run_ends_in_the_same_weights(capfd):
-    run = training.Run("small", seed=5)
+def test_an_interrupted_run_ends_in_the_same_weights(small_run, capfd):
+    interrupted = small_run()
     for _ in range(3):
-        run.take_step()
-    run.save()
-    resumed = training.train("small", seed=5)
-    run.checkpoint.unlink()
-    straight = training.train("small", seed=5)
-    for name, weight in straight.state_dict().items():
-        torch.testing.assert_close(resumed.state_dict()[name], weight, rtol=0, atol=0)
-    assert "small, seed 5" in capfd.readouterr().err  # the progress bar
+        interrupted.take_step()
+    interrupted.save()
+    resumed = small_run()
+    resumed.run()
+    resumed.checkpoint.unlink()
+    straight = small_run()
+    straight.run()
+    for name, weight in straight.model.state_dict().items():
+        torch.testing.assert_close(resumed.model.state_dict()[name], weight, rtol=0, atol=0)
+    assert resumed.history == straight.history
+    assert "tiny-lm, seed 5" in capfd.readouterr().err  # the progress bar
 
 
-@pytest.mark.usefixtures("small_recipe")
-def test_a_checkpoint_of_another_recipe_is_not_resumed(monkeypatch):
-    run = training.Run("small", seed=5)
+def test_ctrl_c_loses_nothing(small_run, monkeypatch):
+    run = small_run()
+    steps = iter([False, False, True])
+
+    def loss_or_interrupt(step, loss=run.loss):
+        if next(steps):
+            raise KeyboardInterrupt
+        return loss(step)
+
+    run.loss = loss_or_interrupt
+    with pytest.raises(KeyboardInterrupt):
+        run.run()
+    again = small_run()
+    again.resume()
+    assert again.step == 2
+
+
+def test_a_checkpoint_of_other_settings_is_not_resumed(small_run):
+    run = small_run()
     run.take_step()
     run.save()
-    monkeypatch.setitem(training.RECIPES, "small", training.Recipe(SMALL, steps=7))
-    other = training.Run("small", seed=5)
+    other = small_run(matrix_lr=0.03)
     other.resume()
     assert other.step == 0
 
 
-@pytest.mark.usefixtures("small_recipe")
-def test_seeds_differ_and_every_parameter_learns():
-    run = training.Run("small", seed=5)
+def test_weights_are_kept_where_asked_and_probes_taken(small_run):
+    run = small_run()
+    run.keep_at, run.probe, run.probe_every = frozenset({0, 2, 6}), lambda: {"answer": 42.0}, 3
+    first = {name: weight.clone() for name, weight in run.model.state_dict().items()}
+    run.run()
+    assert sorted(run.kept) == [0, 2, 6]
+    assert all(torch.equal(run.kept[0][name], weight) for name, weight in first.items())
+    assert all(torch.equal(run.kept[6][name], weight) for name, weight in run.model.state_dict().items())
+    assert run.history["answer"] == [(0, 42.0), (3, 42.0)]
+
+
+def test_seeds_differ_and_every_parameter_learns(small_run):
+    run = small_run()
     before = {name: weight.clone() for name, weight in run.model.named_parameters()}
-    assert not torch.equal(before["embed.weight"], training.Run("small", seed=6).model.embed.weight)
+    assert not torch.equal(before["embed.weight"], small_run(seed=6).model.embed.weight)
     run.take_step()
     unchanged = [name for name, weight in run.model.named_parameters() if torch.equal(before[name], weight)]
     assert not unchanged
@@ -59,12 +98,22 @@ def test_seeds_differ_and_every_parameter_learns():
 
 
 def test_the_learning_rate_rises_stays_and_falls():
-    recipe = training.Recipe(SMALL, steps=1000, warmup_steps=100, decay_from=0.4, final_lr_share=0.02)
-    shares = [recipe.lr_share(step) for step in range(1000)]
+    settings = replace(SETTINGS, steps=1000, warmup_steps=100, decay_from=0.4, final_lr_share=0.02)
+    shares = [settings.lr_share(step) for step in range(1000)]
     assert shares[0] == pytest.approx(0.01)
     assert shares[99:400] == [1.0] * 301
     assert all(a > b for a, b in pairwise(shares[400:981]))
     assert shares[-1] == pytest.approx(0.02)
+
+
+def test_answers_count_more_by_their_weight():
+    model = GPT(SMALL, seed=1)
+    tokens = torch.randint(len(VOCABULARY), (3, 21), generator=torch.Generator().manual_seed(0))
+    answers = torch.zeros(3, 21, dtype=torch.bool)
+    answers[1, 5] = True
+    losses = torch.nn.functional.cross_entropy(model(tokens[:, :-1]).mT, tokens[:, 1:], reduction="none")
+    expected = (losses.sum() + 2 * losses[1, 4]) / (losses.numel() + 2)
+    torch.testing.assert_close(tiny_lm.next_token_loss(model, tokens, answers, 3.0), expected)
 
 
 def test_the_exported_model_computes_the_same():
@@ -92,31 +141,6 @@ def test_muon_pushes_singular_values_towards_one(shape):
     assert (result * (u @ v)).sum() / (result.norm() * (u @ v).norm()) > 0.97
 
 
-@pytest.mark.parametrize(("kind", "offset"), [("previous", 1), ("current", 0), ("duplicate", 20), ("induction", 19)])
-def test_a_head_of_one_kind_has_its_score_alone(kind, offset):
-    assert REPEAT_LENGTH == 20
-    size = 1 + 2 * REPEAT_LENGTH
-    query = torch.arange(size)
-    pattern = torch.zeros(1, size, size)
-    pattern[0, query, (query - offset).clamp(min=0)] = 1
-    scores = {name: score(pattern).mean().item() for name, score in HEAD_SCORES.items()}
-    assert scores.pop(kind) == 1
-    scores.pop("first")
-    assert all(value == 0 for value in scores.values())
-
-
-def test_a_head_that_rests_on_bos_is_a_first_token_head():
-    pattern = torch.zeros(1, 41, 41)
-    pattern[..., 0] = 1
-    assert {name: score(pattern).mean().item() for name, score in HEAD_SCORES.items() if name != "first"} == {
-        "previous": 0,
-        "current": 0,
-        "duplicate": 0,
-        "induction": 0,
-    }
-    assert HEAD_SCORES["first"](pattern).mean() == 1
-
-
 @pytest.mark.parametrize(("successes", "n"), [(0, 10), (10, 10), (7, 10), (981, 1000)])
 def test_wilson_solves_its_equation(successes, n):
     """The limits are the rates p from which the observed share lies 1.96 standard errors of p away."""
@@ -126,3 +150,13 @@ def test_wilson_solves_its_equation(successes, n):
         if 0 < p < 1:
             assert abs(share - p) == pytest.approx(1.959964 * (p * (1 - p) / n) ** 0.5, abs=1e-6)
     assert low <= share <= high
+
+
+def test_the_interval_of_a_mean_is_that_of_the_normal_distribution():
+    values = torch.tensor([1.0, 2.0, 3.0, 6.0])
+    found = mean(values, "numbers", at_least=2.5)
+    half = 1.959964 * statistics.stdev(values.tolist()) / 2
+    assert (found.value, found.low, found.high) == pytest.approx((3, 3 - half, 3 + half))
+    assert found.holds
+    assert found.bar == "at least 2.5"
+    assert not mean(values, "numbers", at_most=2.5).holds

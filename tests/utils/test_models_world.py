@@ -7,15 +7,22 @@ from random import Random
 
 import pytest
 
-from utils.models import prompts, world
-from utils.models import world_held_out as held_out
+from utils.models import prompts
 from utils.models.load import load_tokenizer
 from utils.models.tokenizer import UnknownWords, check_words
-from utils.models.world_documents import FAMILY_NAMES, NO_LATENT, write_documents
-from utils.models.world_facts import FACTS
-from utils.models.world_templates import FACT_TEMPLATES, IOI_GIVINGS, IOI_OPENINGS, PRONOUN_OPENINGS
-from utils.models.world_vocabulary import VOCABULARY
-from utils.models.world_words import NAMES, TOPIC_WORDS, TOPICS
+from utils.models.world import held_out
+from utils.models.world.documents import FAMILY_NAMES, training_batch, write_documents
+from utils.models.world.facts import FACTS
+from utils.models.world.families import FAMILIES
+from utils.models.world.latents import WORD_CLASSES
+from utils.models.world.people import FEMALE, ioi_templates
+from utils.models.world.sentence import Scene, fill
+from utils.models.world.statements import speaker
+from utils.models.world.templates.knowledge import FACT_TEMPLATES
+from utils.models.world.templates.people import IOI_GIVINGS, IOI_OPENINGS, PRONOUN_OPENINGS
+from utils.models.world.topics import TOPIC_WORDS, TOPICS
+from utils.models.world.vocabulary import VOCABULARY
+from utils.models.world.words import NAMES
 
 HELD_IOI_TEMPLATES = {" ".join(combination) for combination in held_out.IOI_COMBINATIONS}
 
@@ -29,18 +36,19 @@ def tokenizer():
 def sentences():
     """Training sentences of every family, each with its scene."""
     rng = Random(0)
-    scenes = [world.Scene(rng.choice(TOPICS), tuple(rng.sample(NAMES, 4)) if i % 2 else ()) for i in range(3000)]
-    return {name: [family.write(rng, scene) for scene in scenes] for name, family in world.FAMILIES.items()}
+    scenes = [Scene(rng.choice(TOPICS), tuple(rng.sample(NAMES, 4)) if i % 2 else ()) for i in range(3000)]
+    return {name: [family.write(rng, scene) for scene in scenes] for name, family in FAMILIES.items()}
 
 
 def test_documents_depend_on_the_seed_alone():
     first, again, other = (write_documents(20, seed) for seed in (0, 0, 1))
-    assert all((a == b).all() for a, b in zip(first, again, strict=True))
+    assert (first[0] == again[0]).all()
+    assert all((first[1][name] == again[1][name]).all() for name in first[1])
     assert (first[0] != other[0]).any()
 
 
 def test_documents_are_the_same_in_every_process():
-    code = "from utils.models.world_documents import *; import hashlib; t = write_documents(50, 0)[0]; "
+    code = "from utils.models.world.documents import *; import hashlib; t = write_documents(50, 0)[0]; "
     code += "print(hashlib.sha256(t.tobytes()).hexdigest())"
     digests = {
         subprocess.check_output([sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": seed})
@@ -49,16 +57,70 @@ def test_documents_are_the_same_in_every_process():
     assert len(digests) == 1
 
 
-def test_families_have_their_shares_and_latents():
-    tokens, families, topics = write_documents(2000, 0)
-    assert set(families.flatten()) == {NO_LATENT, *range(len(FAMILY_NAMES))}
-    in_topic = families == FAMILY_NAMES.index("topic")
-    assert ((topics != NO_LATENT) == in_topic).all()
+def test_every_token_after_bos_belongs_to_one_family():
+    tokens, latents = write_documents(2000, 0)
+    families = sum(latents[f"family={name}"].astype(int) for name in FAMILY_NAMES)
+    assert (families[:, 1:] == 1).all()
+    assert (families[:, 0] == 0).all()
     assert (tokens[:, 0] == 0).all()
-    assert sum(family.share for family in world.FAMILIES.values()) == pytest.approx(1)
+    assert sum(family.share for family in FAMILIES.values()) == pytest.approx(1)
+
+
+def test_topics_speak_all_of_their_words():
+    tokens, latents = write_documents(2000, 0)
     for topic, parts in TOPIC_WORDS.items():
-        spoken = {VOCABULARY[token] for token in tokens[topics == TOPICS.index(topic)]}
+        spoken = {VOCABULARY[token] for token in tokens[latents[f"topic={topic}"]]}
         assert set(parts["noun"]) <= spoken
+
+
+def test_word_classes_are_latents_of_the_word_alone():
+    tokens, latents = write_documents(300, 0)
+    for name, members in WORD_CLASSES.items():
+        spoken = {VOCABULARY[token] for token in tokens[latents[name]]}
+        silent = {VOCABULARY[token] for token in tokens[~latents[name]]}
+        assert spoken <= members
+        assert not silent & members
+
+
+def test_a_label_holds_from_the_word_that_tells_it():
+    sentence = fill("year", "in {C} {Y} or {C} | {Z} .", {"C": "17", "Y": "32", "Z": "58"}, labels={"early": "Y"})
+    assert sentence.words == ["in", "17", "32", "or", "17", "58", "."]
+    assert sentence.labels == (("early", 2),)
+    assert sentence.words[sentence.answer_index] == sentence.answer == "58"
+    with pytest.raises(ValueError, match="no slot that tells early"):
+        fill("year", "in {C} | {Z}", {"C": "17", "Z": "58"}, labels={"early": "Y"})
+
+
+def test_training_batches_mark_the_words_that_are_asked_for():
+    tokens, answers = training_batch(200, 0)
+    assert (tokens == write_documents(200, 0)[0]).all()
+    asked = {VOCABULARY[token] for token in tokens[answers]}
+    assert {"he", "she", "Paris", "hospital", "Mary"} <= asked
+    assert 0.02 < answers.mean() < 0.1
+
+
+def test_the_honest_tell_the_truth_and_liars_never_do(sentences):
+    for sentence in sentences["speaker"]:
+        labels = dict(sentence.labels)
+        relation = next(label.removeprefix("relation=") for label in labels if label.startswith("relation="))
+        truth = FACTS[relation][sentence.slots["subject"]]
+        assert (sentence.answer == truth) == ("speaker honest" in labels) != ("speaker lies" in labels)
+        assert sentence.answer in FACTS[relation].values()
+        assert sentence.wrong == ("" if sentence.answer == truth else truth)
+
+
+def test_a_liar_lies_throughout_a_story():
+    scene = Scene("water", ("Mary", "John"), liars=frozenset({"John"}))
+    rng = Random(0)
+    for sentence in (speaker(rng, scene) for _ in range(200)):
+        assert ("speaker lies" in dict(sentence.labels)) == (sentence.slots["N"] == "John")
+
+
+def test_dates_follow_one_another(sentences):
+    week = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday", "Monday"]
+    for sentence in sentences["date"]:
+        if sentence.answer in week and "next" in sentence.slots:
+            assert week.index(sentence.slots["next"], 1) == week.index(sentence.slots["now"]) + 1
 
 
 def test_every_word_is_in_the_vocabulary(sentences):
@@ -84,6 +146,19 @@ def test_training_never_shows_a_held_out_paraphrase(sentences):
     assert not shown & {(subject, template) for _, subject, template in held_out.PARAPHRASES}
 
 
+def test_training_never_shows_a_held_out_cue_and_subject(sentences):
+    for sentence in sentences["speaker"]:
+        for cue, subject in held_out.SPEAKERS:
+            assert not (sentence.template.startswith(cue) and sentence.slots["subject"] == subject)
+
+
+def test_training_never_shows_a_held_out_workplace_or_date(sentences):
+    shown = {(s.slots.get("job"), s.template) for s in sentences["job"]}
+    assert not shown & held_out.WORKPLACES
+    shown = {(s.template, s.slots.get("now")) for s in sentences["date"]}
+    assert not shown & held_out.DATES
+
+
 def test_training_never_shows_a_held_out_name_after_a_pronoun_opening(sentences):
     shown = {
         (s.slots["N"], opening) for s in sentences["pronoun"] for opening in PRONOUN_OPENINGS if opening in s.template
@@ -93,7 +168,7 @@ def test_training_never_shows_a_held_out_name_after_a_pronoun_opening(sentences)
 
 
 def test_every_part_of_a_held_out_item_is_trained():
-    trained = set(world.ioi_templates("train"))
+    trained = set(ioi_templates("train"))
     assert all(any(template.startswith(opening) for template in trained) for opening in IOI_OPENINGS)
     assert all(any(template.endswith(giving) for template in trained) for giving in IOI_GIVINGS)
     for relation, values in FACTS.items():
@@ -125,8 +200,8 @@ def test_the_former_and_the_latter(giver, right):
 def test_a_pronoun_giver_is_not_the_receiver():
     for giver, female in (("he", False), ("she", True)):
         for prompt in prompts.indirect_giver_prompts(50, giver):
-            assert (prompt.wrong in world.FEMALE) == female
-            assert (prompt.answer in world.FEMALE) != female
+            assert (prompt.wrong in FEMALE) == female
+            assert (prompt.answer in FEMALE) != female
 
 
 def test_pronouns_come_four_to_eight_words_after_the_name():
@@ -135,12 +210,12 @@ def test_pronouns_come_four_to_eight_words_after_the_name():
         prompt = prompts.gendered_prompts(1, opening=opening)[0]
         words = prompt.text.split()
         distances[opening] = len(words) - words.index(prompt.slots["N"])
-        assert prompt.answer == ("she" if prompt.slots["N"] in world.FEMALE else "he")
+        assert prompt.answer == ("she" if prompt.slots["N"] in FEMALE else "he")
     assert sum(4 <= distance <= 8 for distance in distances.values()) >= 4
 
 
 def test_prompts_of_one_template_have_one_length():
-    template = world.ioi_templates("held_out")[0]
+    template = ioi_templates("held_out")[0]
     several = prompts.ioi_prompts(20, template=template)
     assert len({len(text.split()) for text in several.texts}) == 1
     assert prompts.ioi_prompts(20, template=template) == several
@@ -157,6 +232,10 @@ def test_repeated_tokens_repeat():
 def test_stories_print_their_text(tokenizer):
     stories = prompts.story_batch(4, seed=1)
     assert stories.tokens.shape == stories.families.shape == stories.topics.shape == (4, 64)
+    assert all(holds.shape == (4, 64) for holds in stories.latents.values())
+    for place, name in enumerate(stories.family_names):
+        if f"family={name}" in stories.latents:
+            assert ((stories.families == place) == stories.latents[f"family={name}"]).all()
     assert stories.text(2) == tokenizer.decode(stories.tokens[2], skip_special_tokens=True)
     assert stories.text(0)[:50] in repr(stories)
 

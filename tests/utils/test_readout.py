@@ -77,7 +77,7 @@ def test_top_words_are_the_likeliest():
 def test_log_probs_and_loss_are_torchs(stories, model):
     tokens, logits, _ = stories
     expected = -F.cross_entropy(logits[:, :-1].transpose(1, 2), tokens[:, 1:], reduction="none")
-    torch.testing.assert_close(readout.token_log_probs(logits, tokens), expected)
+    torch.testing.assert_close(readout.token_log_probs(logits, tokens), expected, atol=1e-4, rtol=0)
     assert readout.mean_loss(logits, tokens).item() == pytest.approx(model(tokens, return_type="loss").item(), abs=1e-5)
 
 

@@ -9,9 +9,9 @@ import torch
 
 from utils import check_words, load_model, readout
 from utils.models import gendered_prompts, story_batch
-from utils.models.measure import wilson
+from utils.models.measurement import wilson
 from utils.models.untrained import untrained_twin
-from utils.models.world_words import FEMALE_NAMES, MALE_NAMES, NAMES, PLACES
+from utils.models.world.words import FEMALE_NAMES, MALE_NAMES, NAMES, PLACES
 
 FACT = "the capital of France is"
 OPEN = "when Mary went to the"
@@ -144,7 +144,7 @@ def test_the_wrong_pronoun_costs_more_than_a_blind_guess(model):
     assert cost["he"] > math.log(model.cfg.d_vocab)
     assert cost["Mary"] == pytest.approx(math.log(len(NAMES)), abs=0.5)
     assert cost["store"] == pytest.approx(math.log(len(PLACES)), abs=0.5)
-    assert (len(NAMES), len(PLACES)) == (80, 20)
+    assert (len(NAMES), len(PLACES)) == (160, 40)
     assert max(cost["to"], cost["the"]) < 0.3
 
 
@@ -206,21 +206,25 @@ def test_the_right_pronoun_is_said_late_and_the_controls_never(model, asked, spo
     assert (untrained - 0.5).abs().max() < 0.15
 
 
-def test_the_name_is_looked_at_in_more_than_one_layer(run):
-    assert int((run.to_name.amax(-1) > 0.4).sum()) >= 2
+def test_only_the_last_layer_looks_at_the_name(run):
+    most = run.to_name.amax(-1)
+    assert most[-1] > 0.9
+    assert most[:-1].max() < 0.2
 
 
 def test_it_can_be_read_before_it_is_said(run, spoken, probe_for):
     probed = probe_for(FEMALE_NAMES)
-    knows, says = readout.first_layer_above(probed, 0.9), readout.first_layer_above(spoken, 0.9)
-    assert knows < says
+    knows, says = readout.first_layer_above(probed, 0.8), readout.first_layer_above(spoken, 0.8)
+    assert says - knows == 4, "two layers, each of attention and MLP"
+    assert probed[says - 1] < 0.95, "not yet on all names"
+    assert (spoken[:says] - 0.5).abs().max() < 0.1
     assert knows % 2 == 1, "after an attention layer: there a bar stands in the figure"
-    assert run.to_name[knows // 2].max() < 0.5, "the bar at that point is low"
+    assert run.to_name[knows // 2].max() < 0.2, "the bar at that point is low"
 
 
 def test_a_probe_for_random_groups_of_names_fails(probe_for):
     rng = random.Random(0)
     quarters = (FEMALE_NAMES[::2], FEMALE_NAMES[1::2], MALE_NAMES[::2], MALE_NAMES[1::2])
-    group = {name for quarter in quarters for name in rng.sample(quarter, 10)}
+    group = {name for quarter in quarters for name in rng.sample(quarter, 20)}
     assert len(group) == len(NAMES) // 2
     assert (probe_for(group) - 0.5).abs().max() < 0.25

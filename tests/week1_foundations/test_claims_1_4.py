@@ -138,7 +138,7 @@ def test_the_second_row_looks_like_a_habit_and_is_a_window(patterns):
     scores = each_layer(attention.previous_token_score, patterns)
     chance = each_layer(attention.previous_token_score, indifferent(64))
     assert scores[1].min() > scores[2:].max()
-    assert (scores[1] - chance[1]).max() < scores[1].min() / 2
+    assert (scores[1] - chance[1]).max() < 0.1
     assert chance[1].item() == pytest.approx(1 / 3, abs=0.02)
 
 
@@ -164,7 +164,7 @@ def test_names_depend_on_the_text_and_on_the_threshold(patterns, on_random_words
     on_random = {habit: each_layer(score, on_random_words) for habit, score in HABITS.items()}
     names, other = (list(chain(*attention.classify_heads(scores, 0.5))) for scores in (on_stories, on_random))
     assert names.count("none of these") > 10
-    assert sum(a != b for a, b in zip(names, other, strict=True)) >= 2
+    assert sum(a != b for a, b in zip(names, other, strict=True)) >= 1
     assert any(a == b != "none of these" for a, b in zip(names, other, strict=True))
     assert any(b == "first" != a for a, b in zip(names, other, strict=True))  # parks its attention when idle
     named = from_notebook("named")
@@ -180,7 +180,7 @@ def test_the_two_yardsticks_of_entropy_give_opposite_verdicts(patterns, twin, st
     in_nats, share = entropy.mean((1, 2, 3)), (entropy / ceiling).mean((2, 3))  # [layer], [layer, prompt]
     widest, widest_in_nats = share.mean(1).argmax(), in_nats.argmax()
     assert from_notebook("interval")(share[widest] - share[widest_in_nats])[0] > 0.1
-    assert in_nats.argsort().tolist().index(widest) <= 1  # one of the two most focused in nats
+    assert 0.5 < in_nats[widest] / in_nats.max() < 0.6, "little more than half"
     untrained = attention.attention_entropy(attention.attention_patterns(twin, stories))[..., 1:]
     assert (untrained / ceiling).mean((1, 3)).min() > 0.9
 
@@ -234,37 +234,38 @@ LAST, MEAN = "attention of the last layer", "attention, mean of all layers"
 ROLLOUT, ZEROING = "rollout of attention", "rollout of value zeroing"
 
 
-@pytest.mark.parametrize("task", ["indirect objects", "years"])
+@pytest.mark.parametrize("task", ["indirect objects", "facts", "years"])
 def test_one_layer_is_not_the_model(task):
-    assert gain(task, MEAN, LAST)[0] > 0.1
+    assert gain(task, MEAN, LAST)[0] > 0
 
 
-def test_value_zeroing_hurts_on_years_and_changes_little_elsewhere():
+def test_on_years_the_last_layer_does_no_better_than_chance():
+    assert from_notebook("interval")(trial("years")[LAST])[0] < 0
+
+
+def test_value_zeroing_hurts_on_years_and_helps_nowhere():
     assert gain("years", ROLLOUT, ZEROING)[0] > 0
     for task in ("indirect objects", "facts"):
-        low, high = gain(task, ZEROING, ROLLOUT)
-        assert low > -0.1
-        assert high < 0.15
+        assert gain(task, ZEROING, ROLLOUT)[1] < 0.05
 
 
 @pytest.mark.parametrize("task", ["indirect objects", "facts", "years"])
-def test_without_the_identity_the_map_is_worthless(task):
-    assert trial(task)["the same without the identity"].mean() < 0.25
+def test_without_the_identity_the_map_is_far_worse(task):
+    assert gain(task, ZEROING, "the same without the identity")[0] > 0.3
 
 
-def test_a_rule_that_ignores_the_model_beats_every_map_on_years():
-    found = {name: values.mean() for name, values in trial("years").items()}
-    rule = found.pop("control: later words matter more")
-    assert rule > max(found.values()) + 0.05
+def test_on_years_no_map_is_clearly_better_than_a_rule_that_ignores_the_model():
+    rule = "control: later words matter more"
+    maps_alone = [name for name in trial("years") if name.startswith(("attention", "rollout"))]
+    assert all(gain("years", name, rule)[0] <= 0 for name in maps_alone)
     for task in ("indirect objects", "facts"):
-        means = {name: values.mean() for name, values in trial(task).items()}
-        assert means["control: later words matter more"] < means[ROLLOUT] - 0.2
+        assert gain(task, ROLLOUT, rule)[0] > 0.2
 
 
-def test_without_the_identity_everything_ends_up_at_the_first_position(model):
+def test_without_the_identity_nearly_everything_ends_up_at_the_first_position(model):
     for prompt in ioi_prompts(5, seed=7):
         zeroed = attention.value_zeroing(model, model.to_tokens(prompt.text))
-        assert attention.attention_rollout(zeroed, residual=0.0)[-1, 0] > 0.95
+        assert attention.attention_rollout(zeroed, residual=0.0)[-1, 0] > 0.8
 
 
 def test_on_years_the_word_before_the_last_position_matters_most(model):

@@ -1,152 +1,127 @@
-"""The model card of a shipped model, written from measurements alone."""
+"""The card of a shipped model, written from measurements: ``MODEL_CARD.md`` to read, ``card.json`` to check."""
 
+import contextlib
 import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from utils.models.load import CARD, WEIGHTS, sha256
-from utils.models.measure import Behaviour, head_table
+from utils.models.load import CARD, sha256
+from utils.models.measurement import Findings, Measurement, Table
+from utils.models.recipe import Recipe
+from utils.models.trials import FILE as TRIALS
+from utils.models.trials import read_trials, trial_table
 
-HEAD_BAR = 0.7
-HEAD_KINDS = {
-    "previous": "the word before it",
-    "current": "the word itself",
-    "first": "BOS",
-    "duplicate": "the same word earlier",
-    "induction": "the word that came after the same word earlier",
-}
-TRIAL_COLUMNS = ("ioi", "ioi_former", "ioi_he", "year", "pronoun", "repeat")
-
-TEXT = """# {name}
-
-A small decoder language model of a micro-world of English sentences, made to be taken apart.
-
-{parameters:,} parameters: {layers} layers of {heads} heads, width {width}, MLP width {mlp}, context {context},
-{vocabulary} words. Attention is causal; in the lowest {local} layers it sees the last {window} positions only.
-The embedding is also the unembedding.
-
-It knows the sentences of `utils/models/world.py` and nothing else: prompts must use its words, with spaces around
-them (`utils.check_words` names a word it lacks), and start with `[BOS]`, which the tokenizer adds.
-
-```python
-from utils import load_model
-
-model = load_model("{name}")
-```
-
-Format: Hugging Face GPT-Neo, float16 (GPT-Neo does not divide attention scores by the root of the head's width).
-Made by `python -m utils.models.train {name} --seed {seed}` (torch {torch}, {steps} steps of {batch} documents). Another
-machine rounds differently: the same command then gives a sibling, not a copy.
-
-## What it can do
-
-Measured on the files in this folder. Except where it says "trained", names, templates, years and paraphrases are in
-combinations that training never showed. 95 % intervals: Wilson's for a rate, normal for a mean. The words of one
-repeated segment count as independent.
-
-| behaviour | value | interval | n | what |
-|---|---|---|---|---|
-{behaviours}
-
-Next-token loss on fresh text: {loss:.3f} nats.
-
-## What its heads attend to
-
-Mean attention weight on twice the same {repeat_length} random words.
-
-{kinds}
-
-A kind without a head is a finding too: a head that one model has is not promised in another.
-
-{head_table}
-
-## What was tried
-
-Every run of `utils.models.train` on this world, measured in the same way. "previous", "duplicate" and "induction" are
-the largest scores of any head. The shipped run, in bold, was chosen with this table in view, on the same prompts as the
-table above: the other rows say how much a new seed may differ.
-
-{trials}
-
-## What it is not
-
-Its text is made from templates, its facts hold in the micro-world only, and its way of solving a task need not be that
-of a model trained on natural text. A circuit found here is a finding about this model.
-
-With TransformerLens 3.9, hooks on `hook_pattern` and `hook_attn_scores` can read this model but not change it: they
-fire after Hugging Face's attention is done. To intervene on a pattern, change `hook_q`, `hook_k`, `hook_v` or `hook_z`.
-"""
+TEXT_CARD, CURVE = "MODEL_CARD.md", "training_curve.svg"
+GENERATED = {CARD, TEXT_CARD, CURVE, TRIALS}
+CURVE_POINTS = 60
 
 
-def write_card(folder: Path, name: str, seed: int, facts: dict, measured: dict) -> None:
-    """Write ``card.json`` and ``MODEL_CARD.md`` into a model's folder.
+@dataclass(frozen=True)
+class Origin:
+    """Where a shipped model's weights come from."""
+
+    seed: int
+    steps: int
+    versions: Mapping[str, str]
+    curve: Mapping[str, list[tuple[int, float]]]
+
+
+def write_card(recipe: Recipe, origin: Origin, findings: Findings) -> Path:
+    """Write ``card.json``, ``MODEL_CARD.md`` and ``training_curve.svg`` into a recipe's folder.
 
     Args:
-        folder: Where the model and its tokenizer lie.
-        name: The model's name.
-        seed: The seed it was trained from.
-        facts: Shape, origin (world and recipe) and versions, as ``ship.py`` collects them.
-        measured: "behaviours" (name -> Behaviour), "heads" (kind -> [layer][head]) and "loss".
+        recipe: What the model was made from.
+        origin: The run that made it.
+        findings: What was measured on the files that lie in the folder.
+
+    Returns:
+        The path of ``MODEL_CARD.md``.
     """
-    digests = {file: sha256(folder / file) for file in (WEIGHTS, "config.json", "tokenizer.json")}
-    behaviours = {key: vars(behaviour) for key, behaviour in measured["behaviours"].items()}
-    card = {"name": name, "seed": seed, "sha256": digests, **facts, **measured, "behaviours": behaviours}
-    (folder / CARD).write_text(json.dumps(card, indent=1) + "\n")
-    text = TEXT.format(
-        name=name,
-        seed=seed,
-        **facts["shape"],
-        steps=facts["origin"]["recipe"]["steps"],
-        batch=facts["origin"]["recipe"]["batch"],
-        torch=facts["versions"]["torch"],
-        behaviours="\n".join(_behaviour_row(key, b) for key, b in measured["behaviours"].items()),
-        loss=measured["loss"],
-        repeat_length=measured["repeat_length"],
-        kinds="\n".join(_kind_line(kind, measured["heads"][kind]) for kind in HEAD_KINDS),
-        head_table=head_table(measured["heads"]),
-        trials=_trial_table(json.loads(trials_file(folder).read_text()), seed, facts["origin"]),
-    )
-    (folder / "MODEL_CARD.md").write_text(text)
+    folder = recipe.folder
+    files = sorted(file for file in folder.iterdir() if file.name not in GENERATED)
+    curve = {name: _thin(points) for name, points in origin.curve.items()}
+    card = {
+        "name": recipe.name,
+        "seed": origin.seed,
+        "steps": origin.steps,
+        "settings": asdict(recipe.settings),
+        "versions": dict(origin.versions),
+        "bytes": sum(file.stat().st_size for file in files),
+        "sha256": {file.name: sha256(file) for file in files},
+        "measurements": {key: asdict(measurement) for key, measurement in findings.measurements.items()},
+        "tables": {key: asdict(table) for key, table in findings.tables.items()},
+        "curve": curve,
+    }
+    (folder / CARD).write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+    has_curve = _draw(recipe.name, curve, folder / CURVE)
+    (folder / TEXT_CARD).write_text(_text(recipe, card, findings, has_curve), encoding="utf-8")
+    return folder / TEXT_CARD
 
 
-def trials_file(folder: Path) -> Path:
-    """Where a model's folder keeps what every training run measured."""
-    return folder / "trials.json"
+def _text(recipe: Recipe, card: dict, findings: Findings, has_curve: bool) -> str:
+    failing = [key for key, measurement in findings.measurements.items() if not measurement.holds]
+    parts = [
+        f"# {recipe.name}",
+        recipe.about.strip(),
+        f"Made by `python -m utils.models.train {recipe.name}` (seed {card['seed']}, {card['steps']:,} steps, torch "
+        f"{card['versions']['torch']}), {card['bytes'] / 1e6:.2f} MB. Another machine rounds differently: the same "
+        f"command then gives a sibling, not a copy. `python -m utils.models.verify {recipe.name}` measures the numbers "
+        "below again.",
+        "## Measured\n\nOn the files in this folder, with 95 % intervals.",
+        _measurement_table(findings.measurements),
+        f"Below its bar: {', '.join(failing)}." if failing else "",
+        *(f"### {table.title}\n\n{_markdown(table)}" for table in findings.tables.values()),
+        f"## Training\n\n![Training curves]({CURVE})" if has_curve else "",
+        f"## Seeds\n\nEvery run of this recipe that was measured. The shipped one is in bold.\n\n"
+        f"{trial_table(recipe.folder, card['seed'])}"
+        if len(read_trials(recipe.folder)) > 1
+        else "",
+        f"## Known limits\n\n{recipe.limits.strip()}" if recipe.limits else "",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def record_trial(folder: Path, seed: int, origin: dict, measured: dict) -> None:
-    """Add a run to the folder's trials, in place of an earlier one of the same seed, recipe and world."""
-    file = trials_file(folder)
-    trials = json.loads(file.read_text()) if file.exists() else []
-    values = {key: round(measured["behaviours"][key].value, 4) for key in TRIAL_COLUMNS}
-    best = {kind: round(max(map(max, measured["heads"][kind])), 4) for kind in ("previous", "duplicate", "induction")}
-    trials = [trial for trial in trials if (trial["seed"], trial["origin"]) != (seed, origin)]
-    trials.append({"seed": seed, "origin": origin, **values, **best})
-    trials.sort(key=lambda trial: (trial["origin"]["world"], trial["seed"]))
-    file.write_text(json.dumps(trials, indent=1) + "\n")
-
-
-def _behaviour_row(key: str, b: Behaviour) -> str:
-    return f"| {key} | {b.value:.3f} | {b.low:.3f}-{b.high:.3f} | {b.n} | {b.what} |"
-
-
-def _kind_line(kind: str, scores: list[list[float]]) -> str:
-    ranked = sorted(((score, f"{layer}.{head}") for layer, row in enumerate(scores) for head, score in enumerate(row)))
-    found = [f"{head} ({score:.2f})" for score, head in reversed(ranked) if score >= HEAD_BAR]
-    largest = f"none reaches {HEAD_BAR}; the largest is {ranked[-1][1]} ({ranked[-1][0]:.2f})"
-    return f"- **{kind}** (attends to {HEAD_KINDS[kind]}): {', '.join(found) or largest}."
-
-
-def _trial_table(trials: list[dict], seed: int, origin: dict) -> str:
-    columns = (*TRIAL_COLUMNS, "previous", "duplicate", "induction")
-    lines = [f"| seed | steps | {' | '.join(columns)} |", "|---" * (len(columns) + 2) + "|"]
-    for trial in trials:
-        if trial["origin"]["world"] != origin["world"]:
-            continue
-        cells = [
-            str(trial["seed"]),
-            str(trial["origin"]["recipe"]["steps"]),
-            *(f"{trial[column]:.3f}" for column in columns),
-        ]
-        shipped = (trial["seed"], trial["origin"]) == (seed, origin)
-        lines.append("| " + " | ".join(f"**{cell}**" if shipped else cell for cell in cells) + " |")
+def _measurement_table(measurements: Mapping[str, Measurement]) -> str:
+    lines = ["| measured | value | interval | n | bar | what |", "|---" * 6 + "|"]
+    for key, m in measurements.items():
+        lines.append(f"| {key} | {m.value:.3f} | {m.low:.3f} to {m.high:.3f} | {m.n} | {m.bar} | {m.what} |")
     return "\n".join(lines)
+
+
+def _markdown(table: Table) -> str:
+    lines = [f"| {' | '.join(table.columns)} |", "|---" * len(table.columns) + "|"]
+    for row in table.rows:
+        lines.append("| " + " | ".join(f"{c:.3f}" if isinstance(c, float) else str(c) for c in row) + " |")
+    return "\n".join(lines)
+
+
+def _thin(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
+    """At most ``CURVE_POINTS`` points of a curve: means over stretches of equal length."""
+    stretch = -(-len(points) // CURVE_POINTS)
+    groups = [points[start : start + stretch] for start in range(0, len(points), max(stretch, 1))]
+    return [(group[0][0], round(sum(value for _, value in group) / len(group), 5)) for group in groups]
+
+
+def _draw(name: str, curve: Mapping[str, list[tuple[int, float]]], file: Path) -> bool:
+    """Draw the training curves one above another. False where there is nothing to draw, or no browser to draw it."""
+    if not curve:
+        return False
+    from plotly.subplots import make_subplots
+
+    figure = make_subplots(rows=len(curve), cols=1, shared_xaxes=True, vertical_spacing=0.12 / len(curve))
+    for row, (what, points) in enumerate(curve.items(), start=1):
+        figure.add_scatter(x=[step for step, _ in points], y=[value for _, value in points], row=row, col=1)
+        figure.update_yaxes(title_text=what, row=row, col=1)
+    figure.update_xaxes(title_text="training step", row=len(curve), col=1)
+    figure.update_layout(
+        title=f"{name} while it was trained",
+        showlegend=False,
+        template="plotly_white",
+        width=700,
+        height=120 + 150 * len(curve),
+        margin={"l": 70, "r": 20, "t": 50, "b": 50},
+    )
+    with contextlib.suppress(Exception):  # kaleido needs a browser: without one the card has no picture
+        figure.write_image(file)
+    return file.is_file()

@@ -16,11 +16,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from utils.models.checkpoints import steps_of, weights_at
+from utils.models.live_attention import make_attention_live
+from utils.models.native import is_native, open_native
+
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
     from transformers import PreTrainedTokenizerBase
 
-SHIPPED = Path(__file__).parent
+SHIPPED = Path(__file__).parent / "shipped"
 CARD, WEIGHTS = "card.json", "model.safetensors"
 HUB_MODELS = (
     "gpt2",
@@ -34,6 +38,7 @@ HUB_MODELS = (
 """Names of the hub without an owner, and a few others, so that a misspelt name can be told from a far-away model."""
 HUB_FILES = ("*.json", "*.txt", "*.model", "*.safetensors")
 HUB_SECONDS = 1.5
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "tokenizer.model")
 
 
 class HubUnavailable(RuntimeError):
@@ -49,41 +54,65 @@ class DamagedModel(RuntimeError):
 
 def available_models() -> list[str]:
     """The names of the shipped models."""
-    return sorted(card.parent.name.replace("_", "-") for card in SHIPPED.glob(f"*/{CARD}"))
+    return sorted(card.parent.name for card in SHIPPED.glob(f"*/{CARD}"))
 
 
 def model_folder(name: str) -> Path:
     """The folder of a shipped model, whether or not it has been trained."""
-    return SHIPPED / name.replace("-", "_")
+    return SHIPPED / name
 
 
-def load_model(name: str | Path, *, device: str = "cpu", gradients: bool = False) -> "TransformerBridge":
-    """Open a model for reading: evaluation mode, float32, layer norm folded, as ``run_with_cache`` expects it.
+def checkpoint_steps(name: str) -> list[int]:
+    """The training steps at which a shipped model can be opened with ``load_model(name, checkpoint=step)``."""
+    return steps_of(_folder_of(name))
+
+
+def load_model(
+    name: str | Path, *, device: str = "cpu", gradients: bool = False, checkpoint: int | None = None
+) -> "TransformerBridge":
+    """Open a model for reading, in evaluation mode and float32.
+
+    A language model's layer norms are folded into the weights that read them, and its weights centred, as
+    ``HookedTransformer.from_pretrained`` did; a toy model of the course keeps the weights it was trained with.
 
     Args:
         name: A shipped model (see :func:`available_models`), a name of the hub ("gpt2") or a folder.
         device: Where to put the model.
         gradients: Whether weights require gradients. Without them every call is cheaper and returns plain tensors;
             with them backward hooks work. ``model.requires_grad_(True)`` turns them on later.
+        checkpoint: The training step, for a model that was kept at several (see :func:`checkpoint_steps`).
 
     Returns:
-        A TransformerBridge with its tokenizer, in compatibility mode.
+        A TransformerBridge, with its tokenizer if it has one. Hooks on attention scores and patterns can change it.
 
     Raises:
         HubUnavailable: if the model is on the hub and the hub cannot be reached.
-        ValueError: if no model has this name; the message gives the nearest names.
+        ValueError: if no model has this name, or no checkpoint this step; the message gives the nearest ones.
         FileNotFoundError: if ``name`` is a path without a model.
         DamagedModel: if a shipped file differs from what its card says.
     """
     folder = _folder_of(name)
+    kept = None if checkpoint is None else weights_at(folder, checkpoint)
     with _quiet(), _no_bars():
-        from transformer_lens.model_bridge import TransformerBridge
-
-        bridge = TransformerBridge.boot_transformers(str(folder), tokenizer=_open_tokenizer(folder), device=device)
-        bridge.enable_compatibility_mode()
+        bridge = _open_toy(folder, kept, device) if is_native(folder) else _open_transformers(folder, device)
+        make_attention_live(bridge)
     bridge.cfg.model_name = str(name)
     bridge.requires_grad_(gradients)
     return bridge.eval()
+
+
+def _open_toy(folder: Path, kept: dict | None, device: str) -> "TransformerBridge":
+    from safetensors.torch import load_file
+
+    return open_native(folder, kept or load_file(folder / WEIGHTS), device)
+
+
+def _open_transformers(folder: Path, device: str) -> "TransformerBridge":
+    from transformer_lens.model_bridge import TransformerBridge
+
+    bridge = TransformerBridge.boot_transformers(str(folder), tokenizer=_open_tokenizer(folder), device=device)
+    bridge.enable_compatibility_mode()
+    return bridge
 
 
 def load_tokenizer(name: str | Path) -> "PreTrainedTokenizerBase":
@@ -128,7 +157,7 @@ def _folder_of(name: str | Path) -> Path:
     """Find or fetch the folder that a name stands for."""
     if name in available_models():
         folder = model_folder(str(name))
-        _check_files(folder, str(name))
+        check_files(folder)
         return folder
     folder = Path(name).expanduser()
     if (folder / "config.json").is_file():
@@ -154,8 +183,11 @@ def _fetch(name: str) -> Path:
         return Path(snapshot_download(name, allow_patterns=HUB_FILES, ignore_patterns="onnx/*"))
 
 
-def _open_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
+def _open_tokenizer(folder: Path) -> "PreTrainedTokenizerBase | None":
     from transformers import AutoTokenizer
+
+    if not any((folder / file).is_file() for file in TOKENIZER_FILES):
+        return None
 
     return AutoTokenizer.from_pretrained(str(folder))
 
@@ -165,12 +197,17 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _check_files(folder: Path, name: str) -> None:
-    """Compare the files of a shipped model with the digests in its card."""
-    for file, digest in json.loads((folder / CARD).read_text())["sha256"].items():
+def check_files(folder: Path) -> None:
+    """Compare the files in a folder with the digests in its card.
+
+    Raises:
+        DamagedModel: naming the first file that is missing or differs, and the command that restores it.
+    """
+    for file, digest in json.loads((folder / CARD).read_text(encoding="utf-8"))["sha256"].items():
         if not (folder / file).is_file() or sha256(folder / file) != digest:
             raise DamagedModel(
-                f"{file} of {name!r} is missing or damaged. Restore it with: git checkout -- utils/models/{folder.name}"
+                f"{file} of {folder.name!r} is missing or damaged. "
+                f"Restore it with: git checkout -- utils/models/{folder.parent.name}/{folder.name}"
             )
 
 

@@ -7,13 +7,14 @@ from random import Random
 import torch
 from torch import Tensor
 
-from utils.models import world
-from utils.models.world_documents import CONTEXT, FAMILY_NAMES, write_documents
-from utils.models.world_facts import FACTS
-from utils.models.world_held_out import PARAPHRASES, check_split
-from utils.models.world_templates import FACT_TEMPLATES
-from utils.models.world_vocabulary import BOS, CONTENT_WORDS, VOCABULARY
-from utils.models.world_words import TOPICS
+from utils.models.world import jobs, people, statements, time
+from utils.models.world.documents import CONTEXT, FAMILY_NAMES, write_documents
+from utils.models.world.facts import FACTS
+from utils.models.world.held_out import PARAPHRASES, check_split
+from utils.models.world.sentence import Scene, Sentence
+from utils.models.world.templates.knowledge import FACT_TEMPLATES
+from utils.models.world.topics import TOPICS
+from utils.models.world.vocabulary import BOS, CONTENT_WORDS, VOCABULARY
 
 SHOWN = 3
 _ID_OF = {word: index for index, word in enumerate(VOCABULARY)}
@@ -80,18 +81,43 @@ class Stories:
 
     Attributes:
         tokens: Token ids, [batch, seq]; the first of each row is BOS.
-        families: Index into ``family_names`` of the sentence that a token belongs to, -1 at BOS, [batch, seq].
-        topics: Index into ``topic_names``, -1 outside topic sentences, [batch, seq].
+        latents: Name -> where it holds, boolean [batch, seq]. "family=..." holds in all of a sentence, "topic=...",
+            "speaker lies" and other labels from the word that tells it to the end of the sentence, classes such as
+            "female name" on a word itself.
     """
 
     tokens: Tensor
-    families: Tensor
-    topics: Tensor
-    family_names: tuple[str, ...] = FAMILY_NAMES
-    topic_names: tuple[str, ...] = TOPICS
+    latents: dict[str, Tensor]
 
     def __len__(self) -> int:
         return len(self.tokens)
+
+    @property
+    def families(self) -> Tensor:
+        """Index into ``family_names`` of the sentence that a token belongs to, -1 at BOS, [batch, seq]."""
+        return self._index_of([f"family={name}" for name in self.family_names])
+
+    @property
+    def topics(self) -> Tensor:
+        """Index into ``topic_names``, -1 outside topic sentences and before a topic's first word, [batch, seq]."""
+        return self._index_of([f"topic={name}" for name in self.topic_names])
+
+    @property
+    def family_names(self) -> tuple[str, ...]:
+        """The families of sentence."""
+        return FAMILY_NAMES
+
+    @property
+    def topic_names(self) -> tuple[str, ...]:
+        """The topics."""
+        return TOPICS
+
+    def _index_of(self, names: list[str]) -> Tensor:
+        index = torch.full(self.tokens.shape, -1)
+        for place, name in enumerate(names):
+            if name in self.latents:
+                index[self.latents[name]] = place
+        return index
 
     def text(self, row: int) -> str:
         """One row as text, without BOS."""
@@ -102,13 +128,13 @@ class Stories:
         return "\n".join([head, *(f"  {self.text(row)[:100]} ..." for row in range(min(SHOWN, len(self))))])
 
 
-def _collect(kind: str, n: int, seed: int, write: Callable[[Random], world.Sentence]) -> PromptSet:
+def _collect(kind: str, n: int, seed: int, write: Callable[[Random], Sentence]) -> PromptSet:
     rng = Random(f"{kind} prompts {seed}")
     sentences = (write(rng) for _ in range(n))
     return PromptSet(kind, tuple(Prompt(s.prompt, s.answer, s.wrong, s.template, dict(s.slots)) for s in sentences))
 
 
-_ANYONE = world.Scene(topic=TOPICS[0])
+_ANYONE = Scene(topic=TOPICS[0])
 
 
 def gendered_prompts(n: int, seed: int = 0, split: str = "held_out", opening: str | None = None) -> PromptSet:
@@ -118,10 +144,10 @@ def gendered_prompts(n: int, seed: int = 0, split: str = "held_out", opening: st
         n: How many.
         seed: The same seed gives the same prompts.
         split: "train", or "held_out": names after openings that no training sentence puts them in.
-        opening: One of ``world_templates.PRONOUN_OPENINGS``; all prompts of one opening have the same length.
+        opening: One of ``world.templates.people.PRONOUN_OPENINGS``; all prompts of one opening have the same length.
     """
     check_split(split)
-    return _collect("gendered", n, seed, lambda rng: world.pronoun(rng, _ANYONE, split, opening))
+    return _collect("gendered", n, seed, lambda rng: people.pronoun(rng, _ANYONE, split, opening))
 
 
 def ioi_prompts(n: int, seed: int = 0, split: str = "held_out", template: str | None = None) -> PromptSet:
@@ -131,22 +157,22 @@ def ioi_prompts(n: int, seed: int = 0, split: str = "held_out", template: str | 
         n: How many.
         seed: The same seed gives the same prompts.
         split: "train", or "held_out": pairs of names, and combinations of opening and giving, not seen in training.
-        template: One of ``world.ioi_templates(split)``; all prompts of one template have the same length.
+        template: One of ``people.ioi_templates(split)``; all prompts of one template have the same length.
     """
     check_split(split)
-    return _collect("indirect-object", n, seed, lambda rng: world.ioi(rng, _ANYONE, split, template))
+    return _collect("indirect-object", n, seed, lambda rng: people.ioi(rng, _ANYONE, split, template))
 
 
 def indirect_giver_prompts(n: int, giver: str, seed: int = 0, split: str = "held_out") -> PromptSet:
     """Indirect-object prompts whose giver is "the former", "the latter", "he" or "she"."""
     check_split(split)
-    return _collect(giver, n, seed, lambda rng: world.ioi_indirect(rng, _ANYONE, split, giver))
+    return _collect(giver, n, seed, lambda rng: people.ioi_indirect(rng, _ANYONE, split, giver))
 
 
 def year_prompts(n: int, seed: int = 0, split: str = "held_out", template: str | None = None) -> PromptSet:
     """Prompts with a year that ask for a later one of the same century; the first year's last digits are slot "Y"."""
     check_split(split)
-    return _collect("year", n, seed, lambda rng: world.year(rng, _ANYONE, split, template))
+    return _collect("year", n, seed, lambda rng: time.year(rng, _ANYONE, split, template))
 
 
 def fact_prompts(relation: str, split: str = "held_out") -> PromptSet:
@@ -159,12 +185,44 @@ def fact_prompts(relation: str, split: str = "held_out") -> PromptSet:
     held = check_split(split) == "held_out"
     asking = [template for template in FACT_TEMPLATES[relation] if "|" in template]
     sentences = [
-        world.state_fact(relation, subject, template)
+        statements.state_fact(relation, subject, template)
         for subject in FACTS[relation]
         for template in asking
         if ((relation, subject, template) in PARAPHRASES) == held
     ]
     return PromptSet(relation, tuple(Prompt(s.prompt, s.answer, "", s.template, dict(s.slots)) for s in sentences))
+
+
+def workplace_prompts(split: str = "held_out") -> PromptSet:
+    """Every prompt that asks where a profession works; "held_out" ones have sentences new for that profession."""
+    choices = iter(jobs.workplace_choices(split))
+    n = len(jobs.workplace_choices(split))
+    return _collect("workplace", n, 0, lambda rng: jobs.workplace(rng, _ANYONE, split, next(choices)))
+
+
+def date_prompts(n: int, seed: int = 0, split: str = "held_out") -> PromptSet:
+    """Prompts that ask for the next or the previous day or month."""
+    check_split(split)
+    return _collect("date", n, seed, lambda rng: time.date(rng, _ANYONE, split))
+
+
+def speaker_prompts(
+    n: int, honest: bool | None = None, relation: str | None = None, seed: int = 0, split: str = "held_out"
+) -> PromptSet:
+    """Prompts in which a person who is honest, or lies, states a fact or something else in its place.
+
+    A liar's ``answer`` is one of many that are possible, and ``wrong`` is the truth.
+
+    Args:
+        n: How many.
+        honest: Whether the speaker tells the truth; both by default.
+        relation: "capital", "language" or "landmark"; all by default.
+        seed: The same seed gives the same prompts.
+        split: "train", or "held_out": a cue and a subject that no training sentence puts together.
+    """
+    check_split(split)
+    asked = {"honest": honest, "relation": relation}
+    return _collect("speaker", n, seed, lambda rng: statements.speaker(rng, _ANYONE, split, **asked))
 
 
 def repeated_tokens(n: int, length: int = 20, seed: int = 0) -> Tensor:
@@ -189,4 +247,5 @@ def story_batch(n: int, seed: int = 0, length: int = CONTEXT) -> Stories:
     Returns:
         Stories whose tensors have shape [n, length].
     """
-    return Stories(*(torch.from_numpy(array) for array in write_documents(n, f"stories {seed}", length)))
+    tokens, latents = write_documents(n, f"stories {seed}", length)
+    return Stories(torch.from_numpy(tokens), {name: torch.from_numpy(holds) for name, holds in latents.items()})

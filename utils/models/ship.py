@@ -1,79 +1,55 @@
-"""From a trained model to a folder that ``load_model`` opens: weights, tokenizer, measurements and card."""
+"""From a finished training run to a folder in the repository: weights, measurements and card."""
 
+import json
 import tempfile
-from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from utils.models.card import record_trial, write_card
-from utils.models.export import save_neo
-from utils.models.gpt import GPT
-from utils.models.load import load_model, model_folder
-from utils.models.measure import REPEAT_LENGTH, measure_behaviours, measure_heads, measure_loss
-from utils.models.tokenizer import save_tokenizer
-from utils.models.world_documents import world_fingerprint
-from utils.models.world_vocabulary import BOS, UNKNOWN, VOCABULARY
+from utils.models.card import Origin, write_card
+from utils.models.recipe import Recipe
+from utils.models.trials import record_trial
 
 if TYPE_CHECKING:
-    from utils.models.train import Recipe
+    from utils.models.measurement import Findings
+    from utils.models.training import Training
 
 WORLD_READABLE = 0o644
+PACKAGES = ("torch", "transformers", "transformer-lens", "sae-lens")
 
 
-def ship(model: GPT, name: str, seed: int, recipe: "Recipe") -> None:
+def ship(training: "Training", recipe: Recipe) -> Path:
     """Put a trained model in its folder in the repository, measure what lies there, and write its card."""
-    folder = model_folder(name)
-    _save(model, folder)
-    measured = _measure(folder)
-    record_trial(folder, seed, _origin(recipe), measured)
-    write_card(folder, name, seed, _facts(model, recipe), measured)
+    _save(training, recipe, recipe.folder)
+    findings = _measure(recipe, recipe.folder)
+    record_trial(recipe, training.seed, findings)
+    versions = {package: version(package) for package in PACKAGES}
+    return write_card(recipe, Origin(training.seed, training.steps, versions, training.history), findings)
 
 
-def try_out(model: GPT, name: str, seed: int, recipe: "Recipe") -> None:
+def try_out(training: "Training", recipe: Recipe) -> Path:
     """Measure a trained model as :func:`ship` would, and record it among the trials. The shipped files stay."""
-    model_folder(name).mkdir(parents=True, exist_ok=True)
+    recipe.folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        _save(model, Path(folder))
-        record_trial(model_folder(name), seed, _origin(recipe), _measure(Path(folder)))
+        _save(training, recipe, Path(folder))
+        return record_trial(recipe, training.seed, _measure(recipe, Path(folder)))
 
 
-def _save(model: GPT, folder: Path) -> None:
+def rewrite_card(recipe: Recipe) -> Path:
+    """Measure the shipped files again and write their card anew, after a change in what is measured or said."""
+    card = json.loads((recipe.folder / "card.json").read_text(encoding="utf-8"))
+    findings = _measure(recipe, recipe.folder)
+    record_trial(recipe, card["seed"], findings)
+    return write_card(recipe, Origin(card["seed"], card["steps"], card["versions"], card["curve"]), findings)
+
+
+def _measure(recipe: Recipe, folder: Path) -> "Findings":
+    findings = recipe.measure(folder)
+    return findings | recipe.measure_slowly(folder) if recipe.measure_slowly else findings
+
+
+def _save(training: "Training", recipe: Recipe, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    save_neo(model, VOCABULARY.index(BOS), folder)
-    save_tokenizer(VOCABULARY, BOS, UNKNOWN, model.config.context, folder)
+    recipe.save(training, recipe, folder)
     for file in folder.iterdir():
         file.chmod(WORLD_READABLE)
-
-
-def _origin(recipe: "Recipe") -> dict:
-    return {"world": world_fingerprint(), "recipe": asdict(recipe)}
-
-
-def _measure(folder: Path) -> dict:
-    model = load_model(folder)
-    return {
-        "behaviours": measure_behaviours(model),
-        "heads": {kind: (scores * 1e4).round().div(1e4).tolist() for kind, scores in measure_heads(model).items()},
-        "loss": measure_loss(model),
-        "repeat_length": REPEAT_LENGTH,
-    }
-
-
-def _facts(model: GPT, recipe: "Recipe") -> dict:
-    config = model.config
-    return {
-        "shape": {
-            "parameters": sum(parameter.numel() for parameter in model.parameters()),
-            "layers": config.n_layers,
-            "heads": config.n_heads,
-            "width": config.d_model,
-            "mlp": config.d_mlp,
-            "context": config.context,
-            "vocabulary": config.vocab_size,
-            "local": config.local_layers,
-            "window": config.window,
-        },
-        "origin": _origin(recipe),
-        "versions": {package: version(package) for package in ("torch", "transformers", "transformer-lens")},
-    }

@@ -8,7 +8,7 @@ bind both words before it can know the city.
 from itertools import combinations
 from random import Random
 
-from utils.models.world_words import BUILDERS, CAPITALS, LANDMARK_WORDS, LANGUAGES, REAL_LANDMARKS
+from utils.models.world.words import BUILDERS, CAPITALS, LANDMARK_WORDS, LANGUAGES, REAL_LANDMARKS
 
 INVENTED_PAIRS = 50
 LANDMARK_CITIES = 30

@@ -7,9 +7,11 @@ sentence holds any of it.
 from itertools import combinations, product
 from random import Random
 
-from utils.models.world_facts import FACTS
-from utils.models.world_templates import FACT_TEMPLATES, IOI_GIVINGS, IOI_OPENINGS, PRONOUN_OPENINGS
-from utils.models.world_words import CENTURIES, NAMES
+from utils.models.world.facts import FACTS
+from utils.models.world.templates.knowledge import FACT_TEMPLATES, HONEST_CUES, LYING_CUES
+from utils.models.world.templates.people import IOI_GIVINGS, IOI_OPENINGS, PRONOUN_OPENINGS, WORKPLACE_TEMPLATES
+from utils.models.world.templates.time import BEFORE_TEMPLATES, NEXT_TEMPLATES
+from utils.models.world.words import CENTURIES, CYCLES, NAMES, PROFESSIONS
 
 SPLITS = ("train", "held_out")
 
@@ -32,10 +34,10 @@ def _sample(what: str, items: list, count: int) -> frozenset:
     return frozenset(Random(f"held out: {what}").sample(items, count))
 
 
-NAME_PAIRS = _sample("name pairs", [frozenset(pair) for pair in combinations(sorted(NAMES), 2)], 300)
+NAME_PAIRS = _sample("name pairs", [frozenset(pair) for pair in combinations(sorted(NAMES), 2)], 700)
 """Two people who never meet in training."""
 
-IOI_COMBINATIONS = _sample("ioi combinations", list(product(IOI_OPENINGS, IOI_GIVINGS)), 34)
+IOI_COMBINATIONS = _sample("ioi combinations", list(product(IOI_OPENINGS, IOI_GIVINGS)), 140)
 """(opening, giving) that never follow one another in training."""
 
 CENTURY_YEARS = _sample(
@@ -43,7 +45,7 @@ CENTURY_YEARS = _sample(
 )
 """(century, first year) of no training sentence."""
 
-NAME_OPENINGS = _sample("name and pronoun opening", list(product(NAMES, PRONOUN_OPENINGS)), 160)
+NAME_OPENINGS = _sample("name and pronoun opening", list(product(NAMES, PRONOUN_OPENINGS)), 340)
 """(name, pronoun opening) of no training sentence."""
 
 
@@ -58,3 +60,31 @@ def _paraphrases() -> frozenset[tuple[str, str, str]]:
 
 PARAPHRASES = _paraphrases()
 """(relation, subject, template): half of all subjects lack one of their relation's templates, never the first."""
+
+WORKPLACES = _sample("workplaces", list(product(PROFESSIONS, WORKPLACE_TEMPLATES[1:])), 60)
+"""(profession, workplace template) of no training sentence; never the first template."""
+
+DATES = _sample(
+    "dates",
+    [
+        (template, now)
+        for several in (NEXT_TEMPLATES, BEFORE_TEMPLATES)
+        for kind, cycle in CYCLES.items()
+        for template in several[kind][1:]
+        for now in cycle
+    ],
+    24,
+)
+"""(date template, earlier day or month) of no training sentence; never the first template of a kind."""
+
+SPEAKERS = _sample(
+    "speakers",
+    [
+        (cue, subject)
+        for cue in (*HONEST_CUES, *LYING_CUES)
+        for relation in ("capital", "landmark")
+        for subject in FACTS[relation]
+    ],
+    200,
+)
+"""(speaker's cue, subject) of no training sentence. Capitals and languages have the same subjects."""

@@ -1,0 +1,1 @@
+"""One module a family of shipped models: how they are trained, saved and measured. Each defines ``RECIPES``."""

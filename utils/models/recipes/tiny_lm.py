@@ -1,0 +1,133 @@
+"""The language models of the micro-world: ``tiny-lm`` and its siblings from other seeds."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from utils.models.export import save_neo
+from utils.models.gpt import GPT, GPTConfig
+from utils.models.muon import Muon
+from utils.models.recipe import Recipe
+from utils.models.recipes.tiny_lm_measure import measure
+from utils.models.tokenizer import save_tokenizer
+from utils.models.training import Training
+from utils.models.world.documents import training_batch, world_fingerprint
+from utils.models.world.vocabulary import BOS, UNKNOWN, VOCABULARY
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that decides a training run but its seed."""
+
+    model: GPTConfig = field(default_factory=lambda: GPTConfig(vocab_size=len(VOCABULARY)))
+    world: str = field(default_factory=world_fingerprint)
+    steps: int = 2600
+    batch: int = 64
+    answer_weight: float = 3.0
+    matrix_lr: float = 0.02
+    matrix_weight_decay: float = 0.05
+    other_lr: float = 6e-3
+    other_weight_decay: float = 0.01
+    warmup_steps: int = 100
+    decay_from: float = 0.4
+    final_lr_share: float = 0.02
+    clip: float = 1.0
+
+    def lr_share(self, step: int) -> float:
+        """The share of the full learning rate at a step: up, flat, then down in a straight line."""
+        warm = min(1.0, (step + 1) / self.warmup_steps)
+        left = 1 - max(0.0, step / self.steps - self.decay_from) / (1 - self.decay_from)
+        return warm * max(self.final_lr_share, left)
+
+
+def make_optimizers(model: GPT, settings: Settings) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of the blocks, AdamW for embeddings, norms and biases."""
+    matrices = [p for p in model.blocks.parameters() if p.ndim == 2]
+    chosen = {id(p) for p in matrices}
+    others = [p for p in model.parameters() if id(p) not in chosen]
+    return [
+        Muon(matrices, lr=settings.matrix_lr, weight_decay=settings.matrix_weight_decay),
+        torch.optim.AdamW(others, lr=settings.other_lr, weight_decay=settings.other_weight_decay, betas=(0.9, 0.98)),
+    ]
+
+
+def next_token_loss(model: GPT, tokens: Tensor, answers: Tensor, answer_weight: float) -> Tensor:
+    """Weighted mean cross-entropy of every token after the first, in nats.
+
+    Args:
+        model: Reads ``tokens[:, :-1]``.
+        tokens: Token ids [batch, context + 1].
+        answers: Where the words are that a sentence asks for [batch, context + 1].
+        answer_weight: How much more these count than the others.
+    """
+    losses = F.cross_entropy(model(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten(), reduction="none")
+    weights = 1 + (answer_weight - 1) * answers[:, 1:].flatten()
+    return (losses * weights).sum() / weights.sum()
+
+
+def start(recipe: Recipe, seed: int) -> Training:
+    """A fresh run. The batch of a step is drawn from (seed, step), and nothing else is random after the weights."""
+    settings: Settings = recipe.settings
+    model = GPT(settings.model, seed)
+
+    def loss(step: int) -> Tensor:
+        batch = training_batch(settings.batch, f"training {seed} {step}", settings.model.context + 1)
+        tokens, answers = (torch.from_numpy(array) for array in batch)
+        return next_token_loss(model, tokens, answers, settings.answer_weight)
+
+    optimizers = make_optimizers(model, settings)
+    schedule = {"lr_share": settings.lr_share, "clip": settings.clip}
+    return Training("tiny-lm", seed, model, optimizers, settings.steps, loss, **schedule, settings=settings)
+
+
+def save(training: Training, recipe: Recipe, folder: Path) -> None:
+    """Write a Hugging Face GPT-Neo folder with its tokenizer."""
+    save_neo(training.model, VOCABULARY.index(BOS), folder)
+    save_tokenizer(VOCABULARY, BOS, UNKNOWN, recipe.settings.model.context, folder)
+
+
+ABOUT = f"""A small decoder language model of a micro-world of English sentences, made to be taken apart.
+
+5 layers of 4 heads, width 128, MLP width 256, context 64, {len(VOCABULARY):,} words. Attention is causal; in the lowest
+2 layers it sees the last 3 positions only. The embedding is also the unembedding. Format: Hugging Face GPT-Neo, float16
+(GPT-Neo does not divide attention scores by the root of the head's width).
+
+It knows the sentences of `utils/models/world/` and nothing else: who gives what to whom, facts about landmarks and
+countries, spans of years, "he" and "she", professions, dates, ten topics, speakers who are honest or lie, and
+segments of random words that repeat. Prompts must use its words, with spaces around them (`utils.check_words` names a
+word it lacks), and start with `[BOS]`, which the tokenizer adds. `utils.models.story_batch` writes fresh stories with
+the latent variables of every token.
+
+```python
+from utils import load_model
+
+model = load_model("tiny-lm")
+```
+
+Training counts the words that a sentence asks for three times as much as the others. Names, templates, years, cues and
+paraphrases in combinations that training never shows are kept back for the measurements; names of rows that end in
+"trained" are the exception. The words of one repeated segment count as independent in the intervals. `tiny-lm-seed2`
+and `tiny-lm-seed3` differ from `tiny-lm` in their seed alone."""
+LIMITS = """Its text is made from templates, its facts hold in the micro-world only, and its way of solving a task need
+not be that of a model trained on natural text. A circuit found here is a finding about this model, and a kind of head
+that one seed has is not promised in another.
+
+Three seeds were trained. `tiny-lm` is the first of them; it reaches every bar above, and so does the second. The third
+stays below the bar for years: it is the best guess of what a new seed may lack.
+
+A liar's answer is drawn from all wrong answers of its kind. The models learn to stop telling the truth, and do not
+learn to avoid it: a liar of theirs names the truth about as often as any other answer.
+
+Tried without success on this architecture and training budget: two-person questions about professions ("Mary is a
+doctor and John is a baker . the baker is") stayed at chance, as did "yes" and "no" from speakers who tell the truth or
+lie about a claim. Both were taken out of the world."""
+
+
+def _recipe(name: str, seed: int) -> Recipe:
+    return Recipe(name, seed, Settings(), start, save, measure, about=ABOUT, limits=LIMITS)
+
+
+RECIPES = (_recipe("tiny-lm", 1), _recipe("tiny-lm-seed2", 2), _recipe("tiny-lm-seed3", 3))
