@@ -11,6 +11,7 @@ from utils.models.export import save_neo
 from utils.models.gpt import GPT, GPTConfig
 from utils.models.muon import Muon
 from utils.models.recipe import Recipe
+from utils.models.recipes.tiny_lm_circuits import measure_circuits
 from utils.models.recipes.tiny_lm_measure import measure
 from utils.models.tokenizer import save_tokenizer
 from utils.models.training import Training
@@ -118,6 +119,17 @@ that one seed has is not promised in another.
 Three seeds were trained. `tiny-lm` is the first of them; it reaches every bar above, and so does the second. The third
 stays below the bar for years: it is the best guess of what a new seed may lack.
 
+Effects on circuits are shares of the difference between a clean and a corrupted run, with intervals over prompts that
+treat that difference as fixed. The heads, and the layer of an edit, were chosen on other prompts than those measured.
+
+The facts' early site is the attention of layer 0 at the subject's last word, not an MLP; and edits of the MLP of layer
+0 generalise although tracing gives it little. Tracing and editing answer different questions. Edited capitals do not
+carry over to their paraphrases as edited landmarks do.
+
+Whether a speaker lies is carried by few heads when heads are restored, and by many when they are removed. An untrained
+twin can have a large share in its best three heads too: three heads that together restore the behaviour, beside three
+random ones, are the better evidence.
+
 A liar's answer is drawn from all wrong answers of its kind. The models learn to stop telling the truth, and do not
 learn to avoid it: a liar of theirs names the truth about as often as any other answer.
 
@@ -127,7 +139,7 @@ lie about a claim. Both were taken out of the world."""
 
 
 def _recipe(name: str, seed: int) -> Recipe:
-    return Recipe(name, seed, Settings(), start, save, measure, about=ABOUT, limits=LIMITS)
+    return Recipe(name, seed, Settings(), start, save, measure, measure_circuits, about=ABOUT, limits=LIMITS)
 
 
 RECIPES = (_recipe("tiny-lm", 1), _recipe("tiny-lm-seed2", 2), _recipe("tiny-lm-seed3", 3))
