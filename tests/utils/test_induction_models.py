@@ -1,0 +1,358 @@
+"""The induction models: their language, their architecture, what is measured on them, and what is shipped."""
+
+import math
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from utils import attention
+from utils.models import repeat_language as language
+from utils.models import training
+from utils.models.attention_only import AttentionOnly, AttentionOnlyConfig, native_config, native_weights, sinusoids
+from utils.models.load import checkpoint_steps, load_model
+from utils.models.measurement import Table
+from utils.models.native import save_native
+from utils.models.recipe import Recipe
+from utils.models.recipes import induction
+from utils.models.recipes import induction_circuit as circuit
+from utils.models.recipes import induction_scores as scores
+from utils.models.recipes.induction_history import history, phase_change
+from utils.models.recipes.induction_measure import find_circuit
+
+SMALL = AttentionOnlyConfig(vocab_size=128, context=64, n_heads=2, d_model=32)
+RECIPES = {recipe.name: recipe for recipe in induction.RECIPES}
+
+
+# ---- the language
+
+
+def test_every_word_has_eight_successors_and_the_table_is_a_distribution():
+    table = language.bigram_probabilities()
+    torch.testing.assert_close(table.sum(1), torch.ones(128))
+    assert (table[:, language.BOS] == 0).all()
+    assert ((table[1:] > 0).sum(1) == 8).all()
+    assert (table[language.BOS, 1:] == 1 / 127).all()
+
+
+def test_the_entropy_is_that_of_every_row_of_the_table():
+    rows = torch.special.entr(language.bigram_probabilities()).sum(1)[1:]
+    torch.testing.assert_close(rows, torch.full((127,), language.bigram_entropy()))
+
+
+def test_documents_are_bigrams_until_a_segment_is_said_over_and_over():
+    batch = language.documents(400, seed=1)
+    assert batch.tokens.shape == (400, 64)
+    assert (batch.tokens[:, 0] == language.BOS).all()
+    assert (batch.tokens[:, 1:] > 0).all()
+    assert (batch.lengths > 0).sum() == 200
+    for tokens, start, length, repeated in zip(
+        batch.tokens.tolist(), batch.starts.tolist(), batch.lengths.tolist(), batch.repeated.tolist(), strict=True
+    ):
+        walk = tokens[1 : start if length else None]
+        assert all(b in language.SUCCESSORS[a].tolist() for a, b in pairwise(walk))
+        if length:
+            segment = tokens[start : start + length]
+            assert language.SHORTEST <= length == len(set(segment))
+            assert start + 2 * length <= 64
+            assert all(token == segment[i % length] for i, token in enumerate(tokens[start:]))
+        assert repeated == [bool(length) and place >= start + length for place in range(64)]
+
+
+def test_successors_are_as_frequent_as_the_table_says():
+    tokens = language.documents(1000, seed=2, share_of_repeats=0).tokens
+    before, after = tokens[:, 1:-1].flatten(), tokens[:, 2:].flatten()
+    ranks = (language.SUCCESSORS[before] == after[:, None]).float().mean(0)
+    expected = language.RANK_PROBABILITIES
+    error = (ranks - expected) / (expected * (1 - expected) / len(before)).sqrt()
+    assert error.abs().max() < 5.5  # a false alarm in two million
+
+
+def test_the_same_seed_gives_the_same_text_and_another_seed_another():
+    for draw in (language.documents(5, seed=3).tokens, language.repeated_tokens(5, seed=3)):
+        assert not torch.equal(draw[0], draw[1])
+    assert torch.equal(language.documents(5, seed=3).tokens, language.documents(5, seed=3).tokens)
+    assert not torch.equal(language.documents(5, seed=3).tokens, language.documents(5, seed=4).tokens)
+    assert torch.equal(language.repeated_tokens(5, seed=3), language.repeated_tokens(5, seed=3))
+    assert not torch.equal(language.repeated_tokens(5, seed=3), language.repeated_tokens(5, seed=4))
+
+
+@pytest.mark.parametrize("length", [1, 12, 31])
+def test_repeated_tokens_are_two_copies_of_different_words(length):
+    tokens = language.repeated_tokens(40, length)
+    assert tokens.shape == (40, 1 + 2 * length)
+    assert torch.equal(tokens[:, 1 : 1 + length], tokens[:, 1 + length :])
+    assert all(len(set(row)) == length + 1 for row in tokens.tolist())
+
+
+def test_segments_may_hold_a_word_twice_when_asked_for():
+    tokens = language.repeated_tokens(200, 31, distinct=False)
+    assert any(len(set(row)) < 32 for row in tokens.tolist())
+    assert (tokens[:, 1:] > 0).all()
+
+
+@pytest.mark.parametrize("length", [0, 32])
+def test_a_length_that_does_not_fit_is_refused_with_the_ones_that_do(length):
+    with pytest.raises(ValueError, match="from 1 to 31"):
+        language.repeated_tokens(2, length)
+
+
+def test_a_share_outside_zero_to_one_is_refused():
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        language.documents(2, seed=0, share_of_repeats=1.5)
+
+
+# ---- the architecture
+
+
+@pytest.mark.parametrize("shape", [SMALL, replace(SMALL, n_layers=1, n_heads=4)], ids=["two layers", "one layer"])
+def test_transformer_lens_computes_the_same_logits_from_the_saved_weights(shape, tmp_path):
+    model = AttentionOnly(shape, seed=3)
+    save_native(tmp_path, native_config(shape), native_weights(model.state_dict(), shape.n_heads), torch.float32)
+    tokens = language.documents(6, seed=5).tokens
+    torch.testing.assert_close(load_model(tmp_path)(tokens), model(tokens).detach(), atol=1e-4, rtol=1e-4)
+
+
+def test_no_position_sees_a_later_one():
+    model = AttentionOnly(SMALL, seed=1)
+    tokens = language.documents(4, seed=6).tokens
+    changed = torch.cat([tokens[:, :40], tokens[:, 40:].flip(1)], dim=1)
+    torch.testing.assert_close(model(tokens)[:, :40], model(changed)[:, :40])
+
+
+def test_with_all_composition_blocked_the_layers_add_up_as_if_they_were_alone():
+    model = AttentionOnly(replace(SMALL, composes=""), seed=1)
+    tokens = language.documents(4, seed=7).tokens
+    embedded = model.embed(tokens) + model.position.weight
+    alone = sum(layer(embedded, embedded) for layer in model.layers)
+    torch.testing.assert_close(model(tokens), model.unembed(embedded + alone))
+
+
+@pytest.mark.parametrize("blocked", "qkv")
+def test_a_blocked_input_does_not_feel_the_layer_below(blocked):
+    layer = AttentionOnly(replace(SMALL, composes="qkv".replace(blocked, "")), seed=1).layers[1]
+    seen = {}
+    for name in "qkv":
+        getattr(layer, name).register_forward_pre_hook(lambda _, given, name=name: seen.update({name: given[0]}))
+    stream, embedded = torch.randn(2, 1, 5, 32)
+    layer(stream, embedded)
+    assert {name for name, given in seen.items() if given is embedded} == {blocked}
+
+
+def test_positions_differ_by_rotations_so_that_products_depend_on_the_distance_alone():
+    positions = sinusoids(64, 32)
+    products = positions @ positions.T
+    for distance in (0, 1, 5):
+        torch.testing.assert_close(
+            products.diagonal(distance), products[0, distance].expand(64 - distance), atol=1e-3, rtol=0
+        )
+    torch.testing.assert_close(positions[:, :16].square().mean(), torch.tensor(1.0))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"), [({"d_model": 33}, "multiple"), ({"composes": "qx"}, "qkv"), ({"d_model": 8}, "at least 16")]
+)
+def test_impossible_shapes_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        replace(SMALL, **change)
+
+
+def test_a_model_with_blocked_composition_cannot_be_saved_as_a_plain_one():
+    with pytest.raises(ValueError, match="composes"):
+        native_config(replace(SMALL, composes="qv"))
+
+
+# ---- what is measured
+
+
+def test_scores_match_loops():
+    tokens = language.repeated_tokens(3, 30, seed=8, distinct=False)
+    logits = torch.randn(3, 61, 128, generator=torch.Generator().manual_seed(0))
+    losses = scores.token_losses(logits, tokens)
+    for row in range(3):
+        words = tokens[row].tolist()
+        expected = [F.cross_entropy(logits[row, i], tokens[row, i + 1]).item() for i in range(60)]
+        torch.testing.assert_close(losses[row], torch.tensor(expected))
+        right = [int(logits[row, i].argmax()) == words[i + 1] for i in range(31, 60)]
+        assert scores.copied(logits, tokens)[row].tolist() == right
+        later = [int(logits[row, i].argmax()) == words[i + 1] for i in range(40, 60)]
+        assert scores.copied(logits, tokens, start=40)[row].tolist() == later
+        followed = []
+        for i in range(31, 60):
+            places = [j for j in range(1, i) if words[j] == words[i]]
+            followed.append(sum(words[j + 1] == words[i + 1] for j in places) / len(places))
+        assert scores.says_what_followed(tokens)[row].item() == pytest.approx(sum(followed) / 29)
+        mass = [sum(logits[row, i].softmax(-1)[w] for w in set(words[1:31])) for i in range(31, 60)]
+        assert scores.mass_on_segment(logits, tokens)[row].item() == pytest.approx(sum(mass).item() / 29, abs=1e-5)
+
+
+def test_loss_scores_take_the_words_they_name():
+    losses = torch.arange(1.0, 61)[None]  # word number i costs i
+    assert scores.first_copy_loss(losses).item() == pytest.approx(15.5)
+    assert scores.second_copy_loss(losses).item() == pytest.approx((32 + 60) / 2)
+    assert scores.in_context_score(losses).item() == pytest.approx(55.5 - 15.5)
+
+
+def test_a_reader_of_one_word_is_always_right_where_no_word_is_said_twice():
+    assert (scores.says_what_followed(language.repeated_tokens(20)) == 1).all()
+
+
+def test_the_phase_change_lies_where_accuracy_passes_a_half():
+    def table(*points):
+        return Table("", ("step", "repeat accuracy"), [[str(step), value] for step, value in points])
+
+    found = phase_change(table((0, 0.0), (100, 0.2), (200, 0.6), (300, 1.0)))
+    assert (found.value, found.low, found.high) == (pytest.approx(175), 100, 200)
+    assert math.isnan(phase_change(table((0, 0.0), (100, 0.4))).value)
+
+
+# ---- how heads are joined
+
+
+@pytest.fixture(scope="module")
+def random_model(tmp_path_factory):
+    """A small random model, as written in this repository and as a bridge."""
+    model = AttentionOnly(SMALL, seed=2)
+    folder = tmp_path_factory.mktemp("random")
+    weights = native_weights(model.state_dict(), SMALL.n_heads)
+    save_native(folder, native_config(SMALL), weights, torch.float32)
+    return model.requires_grad_(False), load_model(folder)
+
+
+def test_k_composition_is_transformer_lens_s(random_model):
+    _, bridge = random_model
+    expected = bridge.all_composition_scores("K").scores[0, :, 1]
+    torch.testing.assert_close(circuit.k_composition(bridge), expected)
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "rotated"])
+def test_random_composition_has_the_mean_square_that_theory_gives(kind, random_model):
+    if kind == "gaussian":
+        drawn = circuit.gaussian_baseline(32, 16, draws=4000)
+    else:
+        drawn = circuit.rotated_baseline(random_model[1], 0, 1, draws=4000)
+    square = drawn.square()
+    assert abs(square.mean() - 1 / 32) < 5.5 * square.std() / 4000**0.5
+
+
+def test_deviations_are_counted_from_the_mean():
+    assert circuit.deviations_above(torch.tensor(4.0), torch.tensor([0.0, 1.0, 2.0])).item() == pytest.approx(3)
+
+
+@pytest.mark.parametrize("through", "qkv")
+def test_cutting_a_path_is_running_the_layer_on_what_it_would_have_read(random_model, through):
+    plain, bridge = random_model
+    tokens, other = language.documents(6, seed=9).tokens.split(3)
+    below, beside = plain.layers
+
+    def head_output(tokens, head):
+        embedded = plain.embed(tokens) + plain.position.weight
+        q, k, v = (p(embedded).unflatten(-1, (2, 16))[:, :, head] for p in (below.q, below.k, below.v))
+        hidden = torch.ones(64, 64).triu(1).bool()
+        pattern = (q @ k.mT / 4).masked_fill(hidden, -torch.inf).softmax(-1)
+        return pattern @ v @ below.out.weight[:, 16 * head : 16 * (head + 1)].T
+
+    embedded = plain.embed(tokens) + plain.position.weight
+    stream = embedded + below(embedded, embedded)
+    changed = stream + head_output(other, 1) - head_output(tokens, 1)
+    inputs = {name: changed if name == through else stream for name in "qkv"}
+    q, k, v = (getattr(beside, name)(inputs[name]).unflatten(-1, (2, 16)).transpose(1, 2) for name in "qkv")
+    untouched = (getattr(beside, name)(stream).unflatten(-1, (2, 16)).transpose(1, 2) for name in "qkv")
+    patched = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    as_before = F.scaled_dot_product_attention(*untouched, is_causal=True)
+    z = torch.stack([patched[:, 0], as_before[:, 1]], dim=2).flatten(2)  # only head 0 of layer 1 is a receiver
+    expected = plain.unembed(stream + beside.out(z))
+    found = circuit.logits_without_path(bridge, tokens, other, [1], [0], through)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_an_unknown_input_is_refused(random_model):
+    tokens = language.documents(2, seed=1).tokens
+    with pytest.raises(ValueError, match="'q', 'k' or 'v'"):
+        circuit.logits_without_path(random_model[1], tokens, tokens, [0], [1], "z")
+
+
+def test_the_circuit_is_named_by_its_heads_scores_strongest_first():
+    tokens = language.repeated_tokens(2, 10)
+    patterns = torch.zeros(2, 2, 3, 21, 21)
+    for head, weight in enumerate((0.6, 0.1, 0.9)):
+        patterns[0, :, head].diagonal(-1, -2, -1).fill_(weight)
+    for head, weight in enumerate((0.1, 0.4, 0.2)):
+        patterns[1, :, head].diagonal(-9, -2, -1).fill_(weight)  # ten words back, and one ahead
+    found = find_circuit(patterns, tokens)
+    assert (found.previous, found.induction, found.pair) == ((2, 0), (1,), (2, 1))
+
+
+# ---- the recipes and what is shipped
+
+
+@pytest.fixture
+def small_recipe(monkeypatch, tmp_path):
+    monkeypatch.setattr(training, "CHECKPOINTS", tmp_path / "training")
+    settings = induction.Settings(SMALL, steps=6, batch=4, warmup_steps=2, keep_at=(0, 3, 6), probe_every=3)
+    return Recipe("small", 5, settings, induction.start, induction.save, induction.measure_two_layers)
+
+
+def test_an_interrupted_run_ends_in_the_same_weights(small_recipe):
+    first = induction.start(small_recipe, 5)
+    for _ in range(3):
+        first.take_step()
+    first.save()
+    resumed = induction.start(small_recipe, 5)
+    resumed.run()
+    resumed.checkpoint.unlink()
+    straight = induction.start(small_recipe, 5)
+    straight.run()
+    for name, weight in straight.model.state_dict().items():
+        torch.testing.assert_close(resumed.model.state_dict()[name], weight, rtol=0, atol=0)
+    assert resumed.kept.keys() == straight.kept.keys() == {0, 3, 6}
+
+
+def test_a_saved_run_opens_at_every_checkpoint_and_has_a_history(small_recipe, tmp_path):
+    run = induction.start(small_recipe, 5)
+    first = {name: weight.clone() for name, weight in run.model.state_dict().items()}
+    run.run()
+    induction.save(run, small_recipe, tmp_path / "model")
+    tokens = language.documents(4, seed=2).tokens
+    torch.testing.assert_close(load_model(tmp_path / "model")(tokens), run.model(tokens).detach(), atol=1e-4, rtol=1e-4)
+    run.model.load_state_dict(first)
+    untrained = load_model(tmp_path / "model", checkpoint=0)(tokens)
+    torch.testing.assert_close(untrained, run.model(tokens).detach(), atol=1e-2, rtol=0)
+    table = history(tmp_path / "model", pair=(0, 1))
+    assert [row[0] for row in table.rows] == ["0", "3", "6"]
+    assert all(len(row) == len(table.columns) for row in table.rows)
+
+
+def test_the_learning_rate_warms_up_stays_and_falls_to_its_last_share():
+    settings = induction.Settings(SMALL, steps=1000, warmup_steps=10, decay_from=0.5, final_lr_share=0.1)
+    shares = [settings.lr_share(step) for step in (0, 9, 500, 750, 999)]
+    assert shares == pytest.approx([0.1, 1, 1, 0.5, 0.1])
+
+
+def test_model_and_control_are_kept_at_the_same_forty_steps():
+    two, one = (RECIPES[name].settings for name in ("induction-2l", "induction-1l"))
+    assert two.keep_at == one.keep_at
+    assert len(set(two.keep_at)) == 40
+    assert {0, two.steps} <= set(two.keep_at)
+    assert two == replace(one, shape=two.shape)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_shipped_checkpoints_are_those_of_the_recipe(name):
+    assert checkpoint_steps(name) == sorted(RECIPES[name].settings.keep_at)
+
+
+def test_only_the_shipped_model_with_two_layers_copies_what_it_has_not_seen_before():
+    tokens = language.repeated_tokens(50, seed=11)
+    accuracy = {name: scores.copied(load_model(name)(tokens), tokens).float().mean() for name in RECIPES}
+    assert accuracy["induction-2l"] > 0.95
+    assert accuracy["induction-1l"] < 0.1
+
+
+def test_the_shipped_pair_of_heads_attends_as_its_names_say():
+    tokens = language.repeated_tokens(50, seed=12)
+    patterns = attention.attention_patterns(load_model("induction-2l"), tokens)
+    assert attention.previous_token_score(patterns[0]).max() >= 0.9
+    assert attention.induction_score(patterns[1], tokens).max() >= 0.7
