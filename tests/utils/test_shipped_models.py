@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 
-from utils.models import verify
+from utils.models import overview, verify
 from utils.models.card import GENERATED, TEXT_CARD, Origin, write_card
 from utils.models.load import CARD, available_models, load_model
 from utils.models.measurement import Findings, Measurement, Table
@@ -50,6 +50,10 @@ def test_a_card_is_complete(name):
         assert measurement["low"] <= measurement["value"] <= measurement["high"]
     assert RECIPES[name].about.strip() in text
     assert "/tmp" not in text + json.dumps(card)
+
+
+def test_the_overview_is_written_from_the_cards():
+    assert overview.PAGE.read_text(encoding="utf-8") == overview.overview(), "run python -m utils.models.overview"
 
 
 @pytest.mark.parametrize("name", sorted(available_models()))

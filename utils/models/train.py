@@ -9,6 +9,7 @@ import argparse
 
 import torch
 
+from utils.models import overview
 from utils.models.recipe import all_recipes
 from utils.models.ship import rewrite_card, ship, try_out
 
@@ -32,10 +33,12 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     if options.card_only:
         print(rewrite_card(recipe))
+        overview.main()
         return
     training = recipe.start(recipe, seed)
     training.run()
     print((try_out if options.trial else ship)(training, recipe))
+    overview.main()
 
 
 if __name__ == "__main__":
