@@ -1,8 +1,7 @@
-"""The induction models: their language, their architecture, what is measured on them, and what is shipped."""
+"""The induction models: what is measured on them, how their heads are joined, and what is shipped."""
 
 import math
 from dataclasses import replace
-from itertools import pairwise
 
 import pytest
 import torch
@@ -11,7 +10,7 @@ import torch.nn.functional as F
 from utils import attention
 from utils.models import repeat_language as language
 from utils.models import training
-from utils.models.attention_only import AttentionOnly, AttentionOnlyConfig, native_config, native_weights, sinusoids
+from utils.models.attention_only import AttentionOnly, AttentionOnlyConfig, native_config, native_weights
 from utils.models.load import checkpoint_steps, load_model
 from utils.models.measurement import Table
 from utils.models.native import save_native
@@ -24,144 +23,6 @@ from utils.models.recipes.induction_measure import find_circuit
 
 SMALL = AttentionOnlyConfig(vocab_size=128, context=64, n_heads=2, d_model=32)
 RECIPES = {recipe.name: recipe for recipe in induction.RECIPES}
-
-
-# ---- the language
-
-
-def test_every_word_has_eight_successors_and_the_table_is_a_distribution():
-    table = language.bigram_probabilities()
-    torch.testing.assert_close(table.sum(1), torch.ones(128))
-    assert (table[:, language.BOS] == 0).all()
-    assert ((table[1:] > 0).sum(1) == 8).all()
-    assert (table[language.BOS, 1:] == 1 / 127).all()
-
-
-def test_the_entropy_is_that_of_every_row_of_the_table():
-    rows = torch.special.entr(language.bigram_probabilities()).sum(1)[1:]
-    torch.testing.assert_close(rows, torch.full((127,), language.bigram_entropy()))
-
-
-def test_documents_are_bigrams_until_a_segment_is_said_over_and_over():
-    batch = language.documents(400, seed=1)
-    assert batch.tokens.shape == (400, 64)
-    assert (batch.tokens[:, 0] == language.BOS).all()
-    assert (batch.tokens[:, 1:] > 0).all()
-    assert (batch.lengths > 0).sum() == 200
-    for tokens, start, length, repeated in zip(
-        batch.tokens.tolist(), batch.starts.tolist(), batch.lengths.tolist(), batch.repeated.tolist(), strict=True
-    ):
-        walk = tokens[1 : start if length else None]
-        assert all(b in language.SUCCESSORS[a].tolist() for a, b in pairwise(walk))
-        if length:
-            segment = tokens[start : start + length]
-            assert language.SHORTEST <= length == len(set(segment))
-            assert start + 2 * length <= 64
-            assert all(token == segment[i % length] for i, token in enumerate(tokens[start:]))
-        assert repeated == [bool(length) and place >= start + length for place in range(64)]
-
-
-def test_successors_are_as_frequent_as_the_table_says():
-    tokens = language.documents(1000, seed=2, share_of_repeats=0).tokens
-    before, after = tokens[:, 1:-1].flatten(), tokens[:, 2:].flatten()
-    ranks = (language.SUCCESSORS[before] == after[:, None]).float().mean(0)
-    expected = language.RANK_PROBABILITIES
-    error = (ranks - expected) / (expected * (1 - expected) / len(before)).sqrt()
-    assert error.abs().max() < 5.5  # a false alarm in two million
-
-
-def test_the_same_seed_gives_the_same_text_and_another_seed_another():
-    for draw in (language.documents(5, seed=3).tokens, language.repeated_tokens(5, seed=3)):
-        assert not torch.equal(draw[0], draw[1])
-    assert torch.equal(language.documents(5, seed=3).tokens, language.documents(5, seed=3).tokens)
-    assert not torch.equal(language.documents(5, seed=3).tokens, language.documents(5, seed=4).tokens)
-    assert torch.equal(language.repeated_tokens(5, seed=3), language.repeated_tokens(5, seed=3))
-    assert not torch.equal(language.repeated_tokens(5, seed=3), language.repeated_tokens(5, seed=4))
-
-
-@pytest.mark.parametrize("length", [1, 12, 31])
-def test_repeated_tokens_are_two_copies_of_different_words(length):
-    tokens = language.repeated_tokens(40, length)
-    assert tokens.shape == (40, 1 + 2 * length)
-    assert torch.equal(tokens[:, 1 : 1 + length], tokens[:, 1 + length :])
-    assert all(len(set(row)) == length + 1 for row in tokens.tolist())
-
-
-def test_segments_may_hold_a_word_twice_when_asked_for():
-    tokens = language.repeated_tokens(200, 31, distinct=False)
-    assert any(len(set(row)) < 32 for row in tokens.tolist())
-    assert (tokens[:, 1:] > 0).all()
-
-
-@pytest.mark.parametrize("length", [0, 32])
-def test_a_length_that_does_not_fit_is_refused_with_the_ones_that_do(length):
-    with pytest.raises(ValueError, match="from 1 to 31"):
-        language.repeated_tokens(2, length)
-
-
-def test_a_share_outside_zero_to_one_is_refused():
-    with pytest.raises(ValueError, match="between 0 and 1"):
-        language.documents(2, seed=0, share_of_repeats=1.5)
-
-
-# ---- the architecture
-
-
-@pytest.mark.parametrize("shape", [SMALL, replace(SMALL, n_layers=1, n_heads=4)], ids=["two layers", "one layer"])
-def test_transformer_lens_computes_the_same_logits_from_the_saved_weights(shape, tmp_path):
-    model = AttentionOnly(shape, seed=3)
-    save_native(tmp_path, native_config(shape), native_weights(model.state_dict(), shape.n_heads), torch.float32)
-    tokens = language.documents(6, seed=5).tokens
-    torch.testing.assert_close(load_model(tmp_path)(tokens), model(tokens).detach(), atol=1e-4, rtol=1e-4)
-
-
-def test_no_position_sees_a_later_one():
-    model = AttentionOnly(SMALL, seed=1)
-    tokens = language.documents(4, seed=6).tokens
-    changed = torch.cat([tokens[:, :40], tokens[:, 40:].flip(1)], dim=1)
-    torch.testing.assert_close(model(tokens)[:, :40], model(changed)[:, :40])
-
-
-def test_with_all_composition_blocked_the_layers_add_up_as_if_they_were_alone():
-    model = AttentionOnly(replace(SMALL, composes=""), seed=1)
-    tokens = language.documents(4, seed=7).tokens
-    embedded = model.embed(tokens) + model.position.weight
-    alone = sum(layer(embedded, embedded) for layer in model.layers)
-    torch.testing.assert_close(model(tokens), model.unembed(embedded + alone))
-
-
-@pytest.mark.parametrize("blocked", "qkv")
-def test_a_blocked_input_does_not_feel_the_layer_below(blocked):
-    layer = AttentionOnly(replace(SMALL, composes="qkv".replace(blocked, "")), seed=1).layers[1]
-    seen = {}
-    for name in "qkv":
-        getattr(layer, name).register_forward_pre_hook(lambda _, given, name=name: seen.update({name: given[0]}))
-    stream, embedded = torch.randn(2, 1, 5, 32)
-    layer(stream, embedded)
-    assert {name for name, given in seen.items() if given is embedded} == {blocked}
-
-
-def test_positions_differ_by_rotations_so_that_products_depend_on_the_distance_alone():
-    positions = sinusoids(64, 32)
-    products = positions @ positions.T
-    for distance in (0, 1, 5):
-        torch.testing.assert_close(
-            products.diagonal(distance), products[0, distance].expand(64 - distance), atol=1e-3, rtol=0
-        )
-    torch.testing.assert_close(positions[:, :16].square().mean(), torch.tensor(1.0))
-
-
-@pytest.mark.parametrize(
-    ("change", "message"), [({"d_model": 33}, "multiple"), ({"composes": "qx"}, "qkv"), ({"d_model": 8}, "at least 16")]
-)
-def test_impossible_shapes_are_refused(change, message):
-    with pytest.raises(ValueError, match=message):
-        replace(SMALL, **change)
-
-
-def test_a_model_with_blocked_composition_cannot_be_saved_as_a_plain_one():
-    with pytest.raises(ValueError, match="composes"):
-        native_config(replace(SMALL, composes="qv"))
 
 
 # ---- what is measured
@@ -219,6 +80,29 @@ def random_model(tmp_path_factory):
     weights = native_weights(model.state_dict(), SMALL.n_heads)
     save_native(folder, native_config(SMALL), weights, torch.float32)
     return model.requires_grad_(False), load_model(folder)
+
+
+def test_circuits_read_from_weights_match_loops(random_model):
+    _, model = random_model
+    words, positions = model.W_E[1:], model.pos_embed.weight
+    qk = [[model.W_Q[layer, head] @ model.W_K[layer, head].T for head in range(2)] for layer in range(2)]
+    ov = [[model.W_V[layer, head] @ model.W_O[layer, head] for head in range(2)] for layer in range(2)]
+    for head in range(2):
+        before, direct, through, copied = [], [], [], []
+        for i in range(1, 64):
+            weights = [(positions[i] @ qk[0][head] @ positions[j]).item() for j in range(i + 1)]
+            before.append(weights[i - 1] == max(weights))
+        for i, word in enumerate(words):
+            keys = torch.stack([word @ qk[1][head] @ other for other in words])
+            direct.append(bool(keys[i] == keys.max()))
+            keys = torch.stack([word @ qk[1][head] @ (other @ ov[0][1]) for other in words])
+            through.append(bool(keys[i] == keys.max()))
+            raised = (word @ ov[1][head] @ model.W_U)[1:]
+            copied.append(bool(raised[i] == raised.max()))
+        assert circuit.finds_word_before(model, head).tolist() == before
+        assert circuit.finds_own_word(model, head).tolist() == direct
+        assert circuit.finds_own_word(model, head, sender=1).tolist() == through
+        assert circuit.copies_word(model, head).tolist() == copied
 
 
 def test_k_composition_is_transformer_lens_s(random_model):

@@ -1,9 +1,10 @@
 """Attention whose scores and patterns can be changed by a hook, on every bridge that ``load_model`` opens.
 
-A TransformerBridge leaves attention to the module that it wraps, and reports the pattern afterwards. On GPT-Neo and on
-native models (TransformerLens 3.9) a hook on ``hook_pattern`` or ``hook_attn_scores`` therefore sees the pattern and
-changes nothing, without a word; ``attn_scores`` in a cache even holds probabilities. Here the wrapped attention calls
-the two hook points where HookedTransformer does: the masked scores before the softmax, the pattern after it.
+A TransformerBridge leaves attention to the module that it wraps, and reports the pattern afterwards. On GPT-Neo, on
+native models and on vision transformers (TransformerLens 3.9) a hook on ``hook_pattern`` or ``hook_attn_scores``
+therefore sees the pattern and changes nothing, without a word; ``attn_scores`` in a cache even holds probabilities.
+Here the wrapped attention calls the two hook points where HookedTransformer does: the masked scores before the softmax,
+the pattern after it.
 """
 
 from functools import partial
@@ -20,6 +21,7 @@ def make_attention_live(bridge: "TransformerBridge") -> None:
     """Let hooks on scores and patterns change a bridge's attention. Architectures where they do are left alone."""
     from transformer_lens.model_bridge.sources.native.model import NativeAttention
     from transformers.models.gpt_neo.modeling_gpt_neo import GPTNeoSelfAttention
+    from transformers.models.vit.modeling_vit import ViTAttention
 
     for block in bridge.blocks:
         wrapped = block.attn.original_component
@@ -27,6 +29,8 @@ def make_attention_live(bridge: "TransformerBridge") -> None:
             wrapped._attn = partial(_neo_attention, block.attn, wrapped)
         elif isinstance(wrapped, NativeAttention):
             wrapped.forward = partial(_native_attention, block.attn, wrapped)
+        elif isinstance(wrapped, ViTAttention):
+            wrapped.forward = partial(_vit_attention, block.attn, wrapped)
 
 
 def _mix(attention: nn.Module, scores: Tensor, seen: Tensor, values: Tensor) -> Tensor:
@@ -64,3 +68,17 @@ def _native_attention(
         hidden = wrapped._combine_attention_mask(hidden, attention_mask, batch=batch)
     z = _mix(attention, q @ k.mT / wrapped.scale, ~hidden, v)
     return wrapped.o(z.transpose(1, 2).reshape(batch, seq, -1)), None
+
+
+def _vit_attention(
+    attention: nn.Module, wrapped: nn.Module, hidden_states: Tensor, attention_mask=None, **_
+) -> tuple[Tensor, None]:
+    """In place of ``ViTAttention.forward``: every patch sees every patch."""
+    batch, seq, _ = hidden_states.shape
+    q, k, v = (
+        project(hidden_states).view(batch, seq, -1, wrapped.head_dim).transpose(1, 2)
+        for project in (wrapped.q_proj, wrapped.k_proj, wrapped.v_proj)
+    )
+    seen = torch.ones(seq, seq, dtype=torch.bool, device=q.device)
+    z = _mix(attention, q @ k.mT * wrapped.scaling, seen, v)
+    return wrapped.o_proj(z.transpose(1, 2).reshape(batch, seq, -1)), None

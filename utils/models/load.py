@@ -111,7 +111,8 @@ def _open_transformers(folder: Path, device: str) -> "TransformerBridge":
     from transformer_lens.model_bridge import TransformerBridge
 
     bridge = TransformerBridge.boot_transformers(str(folder), tokenizer=_open_tokenizer(folder), device=device)
-    bridge.enable_compatibility_mode()
+    # A model of images has no embedding or unembedding of words to fold and centre.
+    bridge.enable_compatibility_mode(no_processing=getattr(bridge.cfg, "is_visual_model", False))
     return bridge
 
 

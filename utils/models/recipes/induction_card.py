@@ -31,9 +31,13 @@ everywhere; they are trained like all other weights. And segments start anywhere
 the word before it.
 
 **What was found.** In all that is below, heads are named by their scores. A head counts as part of the circuit from a
-score of .5. `accuracy_path_cut` is the evidence that the circuit is one: the induction heads' keys, and nothing else,
-are given what the previous-token heads computed on another text. `accuracy_others_cut` is its control: the same with
-all other heads of layer 0 together. Random heads, for K-composition, are matrices of the same shapes with independent
+score of .5. The circuit's three steps stand in the weights: the previous-token head finds the position before
+(`weights_find_before`), the induction head finds the current word among words that came through that head
+(`weights_match`, and its control without it), and raises the logit of the word it attends to (`weights_copy`).
+
+That the model uses this is shown by cutting (`accuracy_path_cut`): the induction heads' keys, and nothing else, are
+given what the previous-token heads computed on another text. `accuracy_others_cut` is its control: the same with all
+other heads of layer 0 together. Random heads, for K-composition, are matrices of the same shapes with independent
 standard normal entries, 2,000 pairs; the second baseline turns the trained sender by random rotations, so that both
 heads keep their singular values.
 

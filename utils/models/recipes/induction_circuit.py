@@ -1,14 +1,14 @@
-"""How the heads of a two-layer attention-only model are joined: composition scores, and single paths cut.
+"""How the heads of a two-layer attention-only model are joined: circuits in the weights, and single paths cut.
 
-Composition: Elhage et al. 2021, https://transformer-circuits.pub/2021/framework/index.html. Paths: Wang et al. 2022,
-https://arxiv.org/abs/2211.00593.
+Circuits and composition: Elhage et al. 2021, https://transformer-circuits.pub/2021/framework/index.html.
+Paths: Wang et al. 2022, https://arxiv.org/abs/2211.00593.
 """
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -24,6 +24,31 @@ def k_composition(model: "TransformerBridge") -> Float[Tensor, "sender receiver"
     written = model.W_V[0] @ model.W_O[0]  # [sender, d_model, d_model]
     read = model.W_K[1] @ model.W_Q[1].mT  # [receiver, d_model, d_model]
     return _norm(written[:, None] @ read) / (_norm(written)[:, None] * _norm(read))
+
+
+def finds_word_before(model: "TransformerBridge", sender: int) -> Bool[Tensor, "position"]:
+    """Whether, by positions alone, a head of layer 0 prefers the position before, for each position but the first."""
+    queries, keys = (model.pos_embed.weight @ weight[0, sender] for weight in (model.W_Q, model.W_K))
+    scores = (queries @ keys.T).masked_fill(torch.ones(len(queries), len(queries)).triu(1).bool(), -torch.inf)
+    return scores[1:].argmax(1) == torch.arange(len(queries) - 1)
+
+
+def finds_own_word(model: "TransformerBridge", receiver: int, sender: int | None = None) -> Bool[Tensor, "word"]:
+    """Whether each word, as the query of a head of layer 1, prefers itself to all other words as the key.
+
+    Args:
+        model: A two-layer attention-only model without layer norm, whose token 0 is no word.
+        receiver: A head of layer 1.
+        sender: The head of layer 0 through which the key word comes; without one it comes from the embedding.
+    """
+    words = model.W_E[1:]
+    keys = words if sender is None else words @ model.W_V[0, sender] @ model.W_O[0, sender]
+    return _diagonal_wins(words @ model.W_Q[1, receiver] @ (keys @ model.W_K[1, receiver]).T)
+
+
+def copies_word(model: "TransformerBridge", receiver: int) -> Bool[Tensor, "word"]:
+    """Whether each word, where a head of layer 1 attends to it, is the word whose logit that raises most."""
+    return _diagonal_wins(model.W_E[1:] @ model.W_V[1, receiver] @ model.W_O[1, receiver] @ model.W_U[:, 1:])
 
 
 def gaussian_baseline(d_model: int, d_head: int, draws: int, seed: int = 0) -> Float[Tensor, "draw"]:
@@ -102,6 +127,10 @@ def _written(
     name = "blocks.0.attn.hook_z"
     _, cache = model.run_with_cache(tokens, names_filter=name)
     return torch.einsum("bphd,hdm->bpm", cache[name][:, :, heads], model.W_O[0, heads])
+
+
+def _diagonal_wins(table: Float[Tensor, "word word"]) -> Bool[Tensor, "word"]:
+    return table.argmax(1) == torch.arange(len(table))
 
 
 def _norm(matrices: Float[Tensor, "*rest row column"]) -> Float[Tensor, "*rest"]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from utils import attention
 from utils.models.checkpoints import steps_of
 from utils.models.load import load_model
-from utils.models.measurement import Z_95, Findings, Measurement, Table, mean
+from utils.models.measurement import Z_95, Findings, Measurement, Table, mean, proportion
 from utils.models.recipes import induction_circuit as circuit
 from utils.models.recipes import induction_scores as scores
 from utils.models.recipes.induction_history import history, phase_change
@@ -88,7 +88,7 @@ def measure_two_layers(folder: Path) -> Findings:
     for (kind, bar), layer, head in zip({"previous": 0.9, "induction": 0.7}.items(), (0, 1), found.pair, strict=True):
         by_row = _by_row(HEAD_SCORES[kind], patterns[layer, :, head : head + 1], tokens)
         measured[f"{kind}_score"] = mean(by_row, f"attention of head {layer}.{head}", at_least=bar)
-    measured |= _composition(model, *found.pair) | _cut_paths(model, tokens, found)
+    measured |= _weights(model, *found.pair) | _composition(model, *found.pair) | _cut_paths(model, tokens, found)
     measured["half_precision"] = _half_precision(folder, model, tokens)
     tables = {
         "heads": _head_table(patterns, tokens),
@@ -138,6 +138,21 @@ def _half_precision(folder: Path, model: "TransformerBridge", tokens: Int[Tensor
     largest = (half(tokens) - model(tokens)).abs().max().item()
     what = "the largest difference of a logit in the last checkpoint, which is in half precision"
     return Measurement(largest, largest, largest, tokens.numel(), what, tolerance=0.02)
+
+
+def _weights(model: "TransformerBridge", sender: int, receiver: int) -> dict[str, Measurement]:
+    """The circuit's three steps, read from the weights alone."""
+    before = circuit.finds_word_before(model, sender)
+    through, direct = (circuit.finds_own_word(model, receiver, head) for head in (sender, None))
+    copies = circuit.copies_word(model, receiver)
+    return {
+        "weights_find_before": proportion(before, f"0.{sender}, positions alone: prefers the one before", at_least=0.9),
+        "weights_match": proportion(
+            through, f"words that 1.{receiver} prefers to all others as a key, through 0.{sender}", at_least=0.9
+        ),
+        "weights_match_direct": proportion(direct, "the same with keys from the embedding", at_most=0.1),
+        "weights_copy": proportion(copies, f"words whose own logit 1.{receiver} raises most where it attends to them"),
+    }
 
 
 def _composition(model: "TransformerBridge", sender: int, receiver: int) -> dict[str, Measurement]:
