@@ -26,8 +26,8 @@ Prompts are letters without spaces (`model.to_tokens("MKRLAV")`); the tokenizer 
 
 **Data.** Loops, helices (oily at phases 0 and 3 of 7) and strands (at phase 0 of 2) with their own compositions.
 Motifs: a signal at the start, a zinc finger `C..C.....H...H`, a Walker A `G....GK[ST]`, a sequon `N.[ST]`. Pairs: a
-hairpin, whose second strand holds the partners of the first in reverse, and a bridge, `C` and a residue, closed at any later
-place by `C` and that residue's partner. Training sees every sequence once.
+hairpin, whose second strand holds the partners of the first in reverse, and a bridge, `C` and a residue, closed at
+any later place by `C` and that residue's partner. Training sees every sequence once.
 
 **The best possible reader** filters the sequence through the chain that wrote it. The filter is exact, so its loss is
 the least that any reader can have on average, and its beliefs are what there is to know.
@@ -47,6 +47,5 @@ LIMITS = """
 **Tried.** With any residue allowed after the first cysteine of a zinc finger, models of two and of three layers took
 the residue after the last cysteine for the open bridge's whenever a zinc finger stood between the two, although the
 best reader is not misled. The family now keeps the eight residues that a bridge can hold from following other
-cysteines. A third layer brings the loss a little closer to the best possible, and gives hairpins a second head that looks at the
-partner and can be removed without loss.
-"""
+cysteines. A third layer brings the loss a little closer to the best possible, and gives hairpins a second head that
+looks at the partner and can be removed without loss."""
