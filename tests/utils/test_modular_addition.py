@@ -140,6 +140,15 @@ class TestLoss:
         expected = math.log1p((p - 1) * math.exp(-margin))
         assert answer_loss(logits, torch.full((3,), 2)).item() == pytest.approx(expected, rel=1e-6)
 
+    def test_gradients_are_those_of_cross_entropy_without_denormal_numbers(self):
+        logits = 60 * torch.randn(50, 11, generator=torch.Generator().manual_seed(0))
+        answers = torch.arange(50) % 11
+        losses = (answer_loss, lambda x, y: torch.nn.functional.cross_entropy(x.double(), y))
+        leaves = [logits.clone().requires_grad_(True) for _ in losses]
+        given, exact = (torch.autograd.grad(f(x, answers), x)[0] for f, x in zip(losses, leaves, strict=True))
+        torch.testing.assert_close(given, exact, atol=1e-20, rtol=1e-6)
+        assert 0 < exact[exact != 0].abs().min() < torch.finfo(torch.float32).tiny < given[given != 0].abs().min()
+
 
 class TestTraining:
     def test_rate_rises_stays_and_falls_in_a_straight_line(self):

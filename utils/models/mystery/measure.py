@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from utils.models.card import _markdown, _measurement_table
+from utils.models.card import _measurement_table
 from utils.models.load import CARD, sha256
 from utils.models.measurement import Findings, Measurement, Table, mean, proportion
 from utils.models.mystery.families import FAMILIES
