@@ -337,7 +337,7 @@ def test_ctrl_c_during_the_install_ends_quietly_and_the_next_start_completes_it(
     while "+ jupyterlab" not in (course.root / ".course" / "install.log").read_text():
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=90)
     assert process.returncode == 130
     assert err.strip() == "Stopped."
     assert json.loads(course.stamp.read_text()) == {"state": "installing"}
@@ -461,7 +461,7 @@ def test_the_server_is_local_asks_for_a_token_and_ends_with_its_start(made, end)
         connection.close()
     assert statuses == [403, 200]
     process.send_signal(end)
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=90)
     assert (process.returncode, err.strip()) == (130, "Stopped.")
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", int(address[1])), timeout=1)
