@@ -11,8 +11,9 @@ from utils.models.card import GENERATED, TEXT_CARD, Origin, write_card
 from utils.models.load import CARD, available_models, load_model
 from utils.models.measurement import Findings, Measurement, Table
 from utils.models.recipe import MODELS, Recipe, all_recipes
+from utils.sae import available_dictionaries
 
-RECIPES = {name: recipe for name, recipe in all_recipes().items() if (recipe.folder / CARD).is_file()}
+RECIPES = all_recipes()
 HUGGING_FACE = [name for name in available_models() if name.startswith(("tiny-lm", "textbook-ioi"))]
 LARGEST = 40_000_000
 
@@ -24,8 +25,8 @@ class Settings:
     steps: int
 
 
-def test_every_shipped_model_has_a_recipe():
-    assert set(available_models()) <= set(all_recipes())
+def test_every_shipped_model_and_dictionary_has_a_recipe():
+    assert {*available_models(), *available_dictionaries()} == set(RECIPES)
 
 
 def test_the_shipped_files_are_small():

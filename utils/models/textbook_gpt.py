@@ -50,18 +50,13 @@ class Attention(nn.Module):
         self.q, self.k, self.v = (nn.Linear(d_model - self.unread[name], d_model) for name in "qkv")
         self.out = nn.Linear(d_model, d_model - self.unwritten)
 
-    def forward(self, x: Tensor, kept: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Map the normalised stream [batch, seq, d_model] to what is added to it, and the pattern [b, head, q, k].
-
-        ``kept`` [batch, head] scales what each head writes: zero silences it.
-        """
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Map the normalised stream [batch, seq, d_model] to what is added to it, and the pattern [b, head, q, k]."""
         q, k, v = (self._split(getattr(self, name)(x[..., self.unread[name] :])) for name in "qkv")
         scores = q @ k.mT / q.shape[-1] ** 0.5
         future = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).triu(1)
         pattern = scores.masked_fill(future, -torch.inf).softmax(-1)
-        z = pattern @ v
-        z = z if kept is None else z * kept[:, :, None, None]
-        written = self.out(z.transpose(1, 2).flatten(2))
+        written = self.out((pattern @ v).transpose(1, 2).flatten(2))
         return F.pad(written, (self.unwritten, 0)), pattern
 
     def _split(self, x: Tensor) -> Tensor:
@@ -111,16 +106,13 @@ class TextbookGPT(nn.Module):
         """The position embedding [context, d_model]."""
         return F.pad(self.position.weight, (self.config.d_model - self.position.embedding_dim, 0))
 
-    def forward(self, tokens: Tensor, kept: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
-        """Map token ids [batch, seq] to logits [batch, seq, vocab] and each layer's pattern [batch, head, q, k].
-
-        ``kept`` [layer, batch, head] scales what each head writes.
-        """
+    def forward(self, tokens: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Map token ids [batch, seq] to logits [batch, seq, vocab] and each layer's pattern [batch, head, q, k]."""
         rows = self.word_rows
         x = rows[tokens] + self.position_rows[: tokens.shape[1]]
         patterns = []
-        for layer, (norm, attention) in enumerate(zip(self.norms, self.attentions, strict=True)):
-            written, pattern = attention(norm(x), None if kept is None else kept[layer])
+        for norm, attention in zip(self.norms, self.attentions, strict=True):
+            written, pattern = attention(norm(x))
             x = x + written
             patterns.append(pattern)
         return self.final_norm(x) @ rows.T, patterns

@@ -9,10 +9,13 @@ import json
 import math
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 from utils.models.load import CARD, DamagedModel, check_files
 from utils.models.measurement import Findings
+from utils.models.mystery.measure import measure_pool
+from utils.models.mystery.pool import POOL
 from utils.models.recipe import Recipe, all_recipes
 
 
@@ -30,7 +33,19 @@ def differences(recipe: Recipe, full: bool = False) -> list[str]:
     findings = recipe.measure(recipe.folder)
     if full and recipe.measure_slowly:
         findings |= recipe.measure_slowly(recipe.folder)
-    return compare(findings, json.loads((recipe.folder / CARD).read_text(encoding="utf-8")))
+    return compare(findings, _card(recipe.folder))
+
+
+def pool_differences(full: bool = False) -> list[str]:
+    """What is wrong with the pool of mysteries, in sentences.
+
+    Args:
+        full: Also the causal test of every sealed circuit.
+    """
+    findings = measure_pool(fast=True)
+    if full:
+        findings |= measure_pool(fast=False)
+    return compare(findings, _card(POOL))
 
 
 def compare(findings: Findings, card: dict) -> list[str]:
@@ -49,6 +64,10 @@ def compare(findings: Findings, card: dict) -> list[str]:
         if rows is None or not _same_rows(table.rows, rows, table.tolerance):
             wrong.append(f"the table {table.title!r} differs from the card's")
     return wrong
+
+
+def _card(folder: Path) -> dict:
+    return json.loads((folder / CARD).read_text(encoding="utf-8"))
 
 
 def _held(old: dict) -> bool:
@@ -71,29 +90,28 @@ def _same_cell(new: str | float, old: str | float, tolerance: float) -> bool:
 
 def main() -> int:
     """Print a line for each model, and what is wrong below it."""
-    recipes = {name: recipe for name, recipe in all_recipes().items() if (recipe.folder / CARD).is_file()}
+    recipes = all_recipes()
+    checks = {name: partial(differences, recipe) for name, recipe in sorted(recipes.items())}
+    checks[POOL.name] = pool_differences
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help="which models; all without a name")
     parser.add_argument("--full", action="store_true", help="also measure what takes long")
     options = parser.parse_args()
-    unknown = [name for name in options.names if name not in recipes]
+    unknown = [name for name in options.names if name not in checks]
     if unknown:
-        parser.error(f"not shipped: {', '.join(unknown)}. Shipped are: {', '.join(sorted(recipes))}.")
+        parser.error(f"not shipped: {', '.join(unknown)}. Shipped are: {', '.join(checks)}.")
     failed = 0
-    for name in options.names or sorted(recipes):
+    for name in options.names or checks:
         start = time.perf_counter()
-        wrong = differences(recipes[name], options.full)
+        wrong = checks[name](full=options.full)
         failed += bool(wrong)
         print(f"{name:32} {'FAILS' if wrong else 'holds'}  {time.perf_counter() - start:5.1f} s", flush=True)
         for sentence in wrong:
             print(f"    {sentence}")
-    size = sum(file.stat().st_size for place in _places(recipes) for file in place.rglob("*") if file.is_file())
-    print(f"{len(options.names or recipes)} models, {failed} fail; {size / 1e6:.1f} MB of shipped files in all")
+    places = {recipe.folder.parent for recipe in recipes.values()} | {POOL}
+    size = sum(file.stat().st_size for place in places for file in place.rglob("*") if file.is_file())
+    print(f"{len(options.names or checks)} checked, {failed} fail; {size / 1e6:.1f} MB of shipped files in all")
     return int(failed > 0)
-
-
-def _places(recipes: dict[str, Recipe]) -> set[Path]:
-    return {recipe.folder.parent for recipe in recipes.values()}
 
 
 if __name__ == "__main__":

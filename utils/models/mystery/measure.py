@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from utils.models.card import _measurement_table
+from utils.models.card import _markdown, _measurement_table
 from utils.models.load import CARD, sha256
 from utils.models.measurement import Findings, Measurement, Table, mean, proportion
 from utils.models.mystery.families import FAMILIES
@@ -90,11 +90,8 @@ def write_pool_card(pool: Path, truths: Path | None = None) -> Path:
         "tables": {key: vars(table) for key, table in findings.tables.items()},
     }
     (pool / CARD).write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
-    parts = [
-        _introduction(),
-        _measurement_table(findings.measurements),
-        *(_titled(t) for t in findings.tables.values()),
-    ]
+    tables = [f"### {table.title}\n\n{_markdown(table)}" for table in findings.tables.values()]
+    parts = [_introduction(), _measurement_table(findings.measurements), *tables]
     (pool / "MODEL_CARD.md").write_text("\n\n".join(part.strip() for part in parts) + "\n", encoding="utf-8")
     return pool / "MODEL_CARD.md"
 

@@ -9,6 +9,8 @@ import torch
 from utils.models.load import load_model, model_folder, sha256
 from utils.models.prompts import story_batch
 from utils.models.recipe import Recipe
+from utils.models.recipes.dictionaries_card import LIMITS, about
+from utils.models.recipes.dictionaries_measure import measure, measure_against_baselines
 from utils.sae.activations import SKIP, Site, collect_activations
 from utils.sae.batch_topk import BatchTopK
 from utils.sae.dictionary import Dictionary
@@ -20,8 +22,8 @@ from utils.sae.saelens import save_dictionary
 from utils.sae.topk import TopK
 from utils.sae.training import DictionaryTraining, TrainingSettings, draw_batches
 
-MODEL, SEED = "tiny-lm", 0
-WIDTH, LATENTS = 128, 1024
+MODEL = "tiny-lm"
+LATENTS = 1024
 TEXT_SEED = 7000
 
 KINDS: dict[str, Callable[..., Dictionary]] = {
@@ -73,3 +75,33 @@ def save(training: DictionaryTraining, recipe: Recipe, folder: Path) -> None:
 
 def _model_digest() -> str:
     return sha256(model_folder(MODEL) / "model.safetensors")
+
+
+def _recipe(
+    name: str, kind: str, site: Site, *, seed: int = 0, latents: int = LATENTS, revive="aux", **options
+) -> Recipe:
+    settings = Settings(kind, site, options, latents=latents, training=TrainingSettings(revive=revive))
+    text = about(
+        name, kind, site.reads, site.writes, latents, options.get("k"), options.get("skip", False), settings.stories
+    )
+    return Recipe(
+        name, seed, settings, start, save, measure, measure_against_baselines, text, LIMITS, "shipped_dictionaries"
+    )
+
+
+_MIDDLE = Site.residual(2)
+RECIPES = (
+    _recipe("tiny-lm-resid0", "topk", Site.residual(0), k=16),
+    _recipe("tiny-lm-resid2", "topk", _MIDDLE, k=16),
+    _recipe("tiny-lm-resid2-seed1", "topk", _MIDDLE, seed=1, k=16),
+    _recipe("tiny-lm-resid2-seed2", "topk", _MIDDLE, seed=2, k=16),
+    _recipe("tiny-lm-resid3", "topk", Site.residual(3), k=16),
+    _recipe("tiny-lm-resid2-batchtopk", "batchtopk", _MIDDLE, k=16),
+    _recipe("tiny-lm-resid2-matryoshka", "matryoshka", _MIDDLE, k=16, widths=(64, 256)),
+    _recipe("tiny-lm-resid2-l1", "l1", _MIDDLE, revive=None, sparsity=1.5),
+    _recipe("tiny-lm-resid2-gated", "gated", _MIDDLE, revive=None, sparsity=3.0),
+    _recipe("tiny-lm-resid2-jumprelu", "jumprelu", _MIDDLE, sparsity=0.2, threshold=0.1, bandwidth=0.1),
+    _recipe("tiny-lm-attn2", "topk", Site.attention(2), latents=512, k=16),
+    _recipe("tiny-lm-mlp2-transcoder", "batchtopk", Site.through_mlp(2), latents=256, k=8),
+    _recipe("tiny-lm-mlp2-skip-transcoder", "batchtopk", Site.through_mlp(2), latents=256, k=8, skip=True),
+)

@@ -32,7 +32,6 @@ from utils.models.training import Training
 
 FOLLOWED = 100
 FOLLOWED_LOOKS = (("S2", "S1"), ("END", "S2"), ("END", "IO"))
-SILENCE_EVERY = 4
 
 
 @dataclass(frozen=True)
@@ -42,15 +41,12 @@ class Target:
     Attributes:
         layer, head: Whose attention.
         query, key: The roles of the position that looks and the one that it should look at.
-        where: Which rows it holds for: None for all, 0 for those in which no head is silenced, 1 for those in which the
-            first group of ``Settings.silenced`` is, and so on.
     """
 
     layer: int
     head: int
     query: str
     key: str
-    where: int | None = None
 
 
 @dataclass(frozen=True)
@@ -59,16 +55,14 @@ class Settings:
 
     The learning rates rise over ``warmup_steps``, stay, and fall in a straight line from ``decay_from`` of all steps.
     The supervision by ``targets`` has its full weight until ``supervised_until`` of all steps and none from
-    ``unsupervised_from`` on.
-    ``lasting_targets`` are kept up to the end. Each group of heads in ``silenced`` writes nothing in a quarter of the
-    rows. Until ``short_until`` of all steps the sentences have short openings.
+    ``unsupervised_from`` on. Until ``short_until`` of all steps the sentences have short openings.
     """
 
     model: TextbookConfig
     steps: int
     batch: int = 192
     matrix_lr: float = 0.02
-    matrix_weight_decay: float = 0.05
+    matrix_weight_decay: float = 0.1
     other_lr: float = 2e-3
     other_weight_decay: float = 0.01
     warmup_steps: int = 50
@@ -77,9 +71,6 @@ class Settings:
     clip: float = 1.0
     answer_weight: float = 5.0
     targets: tuple[Target, ...] = ()
-    lasting_targets: tuple[Target, ...] = ()
-    lasting_weight: float = 0.3
-    silenced: tuple[tuple[tuple[int, int], ...], ...] = ()
     supervised_until: float = 0.15
     unsupervised_from: float = 0.25
     short_until: float = 0.0
@@ -102,29 +93,10 @@ def language_loss(logits: Tensor, batch: Batch, answer_weight: float) -> Tensor:
     return (losses * weights.flatten()).sum() / weights.sum()
 
 
-def silenced_group(rows: Tensor, groups: int) -> Tensor:
-    """Which group of heads is silenced in each row, from 1; 0 where none is."""
-    group = rows % SILENCE_EVERY
-    return group * (group <= groups)
-
-
-def kept_heads(settings: Settings) -> Tensor | None:
-    """Zero for the heads that are silenced, one for the others [layer, row, head]; None if none ever is."""
-    if not settings.silenced:
-        return None
-    group = silenced_group(torch.arange(settings.batch), len(settings.silenced))
-    kept = torch.ones(settings.model.n_layers, settings.batch, settings.model.n_heads)
-    for number, heads in enumerate(settings.silenced, start=1):
-        for layer, head in heads:
-            kept[layer, group == number, head] = 0
-    return kept
-
-
-def target_loss(patterns: list[Tensor], batch: Batch, targets: tuple[Target, ...], groups: int = 0) -> Tensor:
+def target_loss(patterns: list[Tensor], batch: Batch, targets: tuple[Target, ...]) -> Tensor:
     """The sum over targets of the mean negative log attention, on the indirect-object sentences."""
-    giving_rows, total = batch.rows("giving"), torch.zeros(())
+    rows, total = batch.rows("giving"), torch.zeros(())
     for t in targets:
-        rows = giving_rows if t.where is None else giving_rows[silenced_group(giving_rows, groups) == t.where]
         weight = patterns[t.layer][rows, t.head, batch.positions(t.query, rows), batch.positions(t.key, rows)]
         total = total - (weight + 1e-6).log().mean()
     return total
@@ -144,17 +116,14 @@ def make_optimizers(model: TextbookGPT, settings: Settings) -> list[torch.optim.
 def start(recipe: Recipe, seed: int) -> Training:
     """A fresh training run."""
     settings: Settings = recipe.settings
-    model, kept = TextbookGPT(settings.model, seed), kept_heads(settings)
+    model = TextbookGPT(settings.model, seed)
 
     def loss(step: int) -> Tensor:
         short = step < settings.short_until * settings.steps
         batch = training_batch(recipe.name, seed, step, settings.batch, short)
-        logits, patterns = model(batch.tokens, kept)
-        total, early = language_loss(logits, batch, settings.answer_weight), settings.supervision(step)
-        for weight, targets in ((early, settings.targets), (settings.lasting_weight, settings.lasting_targets)):
-            if weight and targets:
-                total = total + weight * target_loss(patterns, batch, targets, len(settings.silenced))
-        return total
+        logits, patterns = model(batch.tokens)
+        total, weight = language_loss(logits, batch, settings.answer_weight), settings.supervision(step)
+        return total + weight * target_loss(patterns, batch, settings.targets) if weight else total
 
     return Training(
         recipe.name,

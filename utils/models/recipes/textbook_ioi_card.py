@@ -23,14 +23,12 @@ clean.tokens, clean.positions["S2"], known_circuit("{name}").edges
 ```
 
 **Data.** One sentence a sequence, 418 words of which 247 are names (`utils/models/ioi_world`). Of the training
-sentences
-59 % are indirect-object sentences, 7 % have a third person as giver, 15 % end in what the first or second person does,
-19 % are random words twice. Held out are 40 names, which no sentence with a receiver has in training, and 80 of 576
-combinations of an opening with an ending; four openings are in no training sentence at all.
+sentences 59 % are indirect-object sentences, 7 % have a third person as giver, 15 % end in what the first or second
+person does, 19 % are random words twice. Held out are 40 names, which no sentence with a receiver has in training, and
+80 of 576 combinations of an opening with an ending; four openings are in no training sentence at all.
 
 **Format.** Hugging Face GPT-2, float32, tied embeddings. GPT-2 has MLPs: here they are one neuron wide and zero, so
-that
-nothing but attention moves anything. Half precision would change logits by more than 0.1.
+that nothing but attention moves anything. Half precision would change logits by more than 0.1.
 """
 
 _PLANTED = """\
@@ -43,9 +41,8 @@ reads it. Nothing asked for the note to be a place: `path_order` and `path_names
 
 _EMERGENT = """\
 **Imposed.** No head is told where to look. The residual stream is divided: words live in 48 dimensions, positions and
-what layers 0 and 1 write in the other 80. Words are seen by the queries and keys of layer 0 and by the keys and
-values of
-layer 2, by nothing else. So only layer 0 can compare names, and only layer 2 can move them. All embeddings have one
+what layers 0 to 2 write in the other 80. Words are seen by the queries and keys of layer 0 and by the keys and values
+of layer 3, by nothing else. So only layer 0 can compare names, and only layer 3 can move them. All embeddings have one
 length and the final norm no gain, so that an even mixture of two names cannot win. For the first 40 % of the steps the
 openings are short ones.
 
@@ -54,7 +51,9 @@ openings are short ones.
 
 _LIMITS = """\
 - Its sentences are made from templates, and a word means what the templates make it mean.
-- There are no backup name movers, no negative name movers and no induction route, which GPT-2 small has.
+- There are no backup name movers, no negative name movers and no induction route, which GPT-2 small has. Two attempts
+  to plant backup movers in a fifth layer, by silencing name movers in a quarter of the training rows, came to nothing:
+  the heads of the fifth layer did not wake when the movers were ablated afterwards.
 - `circuit.json` is measured with the "swap" corruption, where one token differs. With "abc" all three names differ, and
   the edges that carry the names themselves count as well.
 - Effects are those of patching one edge alone. Two heads that do the same work share the effect.
@@ -71,14 +70,11 @@ _PLANTED_LIMITS = """\
 _EMERGENT_LIMITS = """\
 - It relies on places, and new openings have names at new places: see `accuracy_new_openings`.
 - Without the stage of short openings another solution came out in all five runs that were tried, with other settings
-  varied: right on 89 to 98 % of held-out prompts, and no duplicate-token head (no head of layers 0 and 1 gave S1
-more than
-  .2 of its attention from S2). The pattern that a word's query makes gives the word away in the stream of positions; in
-  the run that was patched, the S-inhibition heads passed on who is named twice, not where (`path_order` .03,
-`path_names`
-  .98). Attention dropout of .1 and .25 did not prevent it. With the stage, all four runs before those of this table
-had a
-  duplicate-token head.
+  varied: right on 89 to 98 % of held-out prompts, and no duplicate-token head (no head of layers 0 and 1 gave S1 more
+  than .2 of its attention from S2). The pattern that a word's query makes gives the word away in the stream of
+  positions; in the run that was patched, the S-inhibition heads passed on who is named twice, not where (`path_order`
+  .03, `path_names` .98). Attention dropout of .1 and .25 did not prevent it. With the stage, all four runs before those
+  of this table had a duplicate-token head.
 """
 
 
@@ -89,6 +85,6 @@ def _about(name: str, layers: int, edges: int, made: str) -> str:
 
 ABOUT = {
     "textbook-ioi": _about("textbook-ioi", 4, 353, _PLANTED),
-    "textbook-ioi-emergent": _about("textbook-ioi-emergent", 3, 193, _EMERGENT),
+    "textbook-ioi-emergent": _about("textbook-ioi-emergent", 4, 353, _EMERGENT),
 }
 LIMITS = {"textbook-ioi": _LIMITS + _PLANTED_LIMITS, "textbook-ioi-emergent": _LIMITS + _EMERGENT_LIMITS}

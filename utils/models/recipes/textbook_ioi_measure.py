@@ -90,7 +90,7 @@ def _roles(circuit: KnownCircuit, intact: Heads, prompts: IOIPrompts) -> dict[st
 
 def _knocked_out(circuit: KnownCircuit, intact: Heads, without: Heads, prompts: IOIPrompts) -> dict[str, Measurement]:
     """What is left when the name movers write their mean; with backup name movers, what these do."""
-    backups = [place(head) for head in circuit.heads["backup name mover"]]
+    backups = [place(head) for head in circuit.heads.get("backup name mover", ())]
     left = share(
         without.difference(prompts),
         intact.difference(prompts),
