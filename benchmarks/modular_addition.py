@@ -13,11 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from benchmarks.results import Result, devices, show, threads_of
 from utils.models.modular_addition import ModularAddition, answer_loss, training_pairs
 
 SHAPES = ((113, 0.3), (59, 0.5))
 LARGEST_ERROR = 1e-5
 ROUNDS = 25
+TARGET = 4.0
 
 
 def plain_loss(model: ModularAddition, a: Tensor, b: Tensor) -> Tensor:
@@ -54,7 +56,7 @@ def seconds_of_a_step(losses: list[Callable], model: ModularAddition, a: Tensor,
     return [min(taken) for taken in times]
 
 
-def measure(p: int, share: float, device: str) -> dict:
+def measure(p: int, share: float, device: str) -> Result:
     """One row of the table.
 
     Raises:
@@ -65,33 +67,15 @@ def measure(p: int, share: float, device: str) -> dict:
     error = largest_gradient_error(model, a, b)
     assert error < LARGEST_ERROR, f"gradients differ by {error:.1e}"
     plain, fast = seconds_of_a_step([plain_loss, fast_loss], model, a, b)
-    return {
-        "work": f"modular addition training step, p = {p}, {len(a)} pairs",
-        "peer": "plain three-position forward",
-        "device": device if device == "cuda" else f"cpu, {torch.get_num_threads()} threads",
-        "peer_seconds": plain,
-        "our_seconds": fast,
-        "ratio": plain / fast,
-        "target": 4.0,
-        "largest_error": error,
-    }
+    work = f"modular addition training step, p = {p}, {len(a)} pairs"
+    return Result(work, "the plain three-position forward", plain, fast, error, TARGET, threads_of(device))
 
 
-def run() -> list[dict]:
-    """All rows: CPU with one and two threads, and a GPU where there is one."""
-    rows, threads = [], torch.get_num_threads()
-    try:
-        for number in (1, 2):
-            torch.set_num_threads(number)
-            rows += [measure(p, share, "cpu") for p, share in SHAPES]
-    finally:
-        torch.set_num_threads(threads)
-    if torch.cuda.is_available():
-        rows += [measure(p, share, "cuda") for p, share in SHAPES]
-    return rows
+def run(quick: bool = False) -> list[Result]:
+    """Two shapes on the CPU and, where there is one, on a GPU."""
+    shapes = SHAPES[1:] if quick else SHAPES
+    return [measure(p, share, device) for device in devices() for p, share in shapes]
 
 
 if __name__ == "__main__":
-    for row in run():
-        times = f"{1e3 * row['peer_seconds']:7.1f} -> {1e3 * row['our_seconds']:6.1f} ms"
-        print(f"{row['work']:55} {row['device']:15} {times} {row['ratio']:6.2f}x  error {row['largest_error']:.0e}")
+    show(run())

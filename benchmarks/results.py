@@ -1,6 +1,9 @@
 """What a benchmark reports: one piece of work, done by a peer and by this library in the same run."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+
+import torch
 
 
 @dataclass(frozen=True)
@@ -31,3 +34,40 @@ class Result:
     def ratio(self) -> float:
         """How many times faster this library was."""
         return self.peer_seconds / self.seconds
+
+
+def devices() -> list[str]:
+    """Where to measure: the CPU, and a GPU where there is one."""
+    return ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+
+
+def threads_of(device: str) -> int:
+    """Torch's threads on the CPU; 0 on a GPU."""
+    return 0 if device == "cuda" else torch.get_num_threads()
+
+
+def as_markdown(results: Iterable[Result]) -> str:
+    """A table of results."""
+    columns = ("work", "peer", "where", "peer, s", "ours, s", "ratio", "to reach", "largest error")
+    head = f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|\n"
+    return head + "".join(_row(result) for result in results)
+
+
+def show(results: Iterable[Result]) -> None:
+    """Print a table of results."""
+    print(as_markdown(results))
+
+
+def _row(result: Result) -> str:
+    where = f"CPU, {result.threads} thread{'s' * (result.threads > 1)}" if result.threads else "GPU"
+    cells = (
+        result.work,
+        result.peer,
+        where,
+        f"{result.peer_seconds:.3g}{' (extrapolated)' if result.extrapolated else ''}",
+        f"{result.seconds:.3g}",
+        f"**{result.ratio:.1f}x**",
+        f"{result.target:g}x" if result.target else "",
+        f"{result.error:.0e}",
+    )
+    return f"| {' | '.join(cells)} |\n"

@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from benchmarks.results import Result, devices, show, threads_of
 from utils.sae import L1, BatchTopK, Dictionary, DictionaryTraining, JumpReLU, Matryoshka, TopK, TrainingSettings
 
 BATCH, K, LR = 1024, 32, 1e-3
@@ -129,7 +130,7 @@ def seconds(step: Callable[[], object], device: str) -> float:
     return clock() - start
 
 
-def measure(case: Case, device: str) -> dict:
+def measure(case: Case, device: str) -> Result:
     """One row of the table.
 
     Raises:
@@ -154,34 +155,14 @@ def measure(case: Case, device: str) -> dict:
     assert error < LARGEST_ERROR, f"{case}: decoders differ by {error:.1e} after {COMPARED_STEPS} steps"
     pairs = [(seconds(their_step, device), seconds(run.take_step, device)) for _ in range(case.rounds)]
     theirs, own = (statistics.median(times) for times in zip(*pairs, strict=True))
-    return {
-        "work": f"{case.kind} training step, {case.d_in} -> {case.latents}, batch {BATCH}",
-        "peer": "sae-lens",
-        "device": device if device == "cuda" else f"cpu, {torch.get_num_threads()} threads",
-        "peer_seconds": theirs,
-        "our_seconds": own,
-        "ratio": statistics.median(their / our for their, our in pairs),
-        "target": case.target,
-        "largest_error": error,
-    }
+    work = f"{case.kind} training step, {case.d_in} -> {case.latents:,}, batch {BATCH:,}"
+    return Result(work, "sae-lens", theirs, own, error, case.target, threads_of(device))
 
 
-def run() -> list[dict]:
-    """All rows: CPU with one thread, the two shapes with a target also with two, and a GPU where there is one."""
-    rows, threads = [], torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)
-        rows += [measure(case, "cpu") for case in CASES]
-        torch.set_num_threads(2)
-        rows += [measure(case, "cpu") for case in CASES if case.target]
-    finally:
-        torch.set_num_threads(threads)
-    if torch.cuda.is_available():
-        rows += [measure(case, "cuda") for case in CASES]
-    return rows
+def run(quick: bool = False) -> list[Result]:
+    """All kinds on the CPU and, where there is one, on a GPU; quickly, those alone that have a target to reach."""
+    return [measure(case, device) for device in devices() for case in CASES if case.target or not quick]
 
 
 if __name__ == "__main__":
-    for row in run():
-        times = f"{1e3 * row['peer_seconds']:7.1f} -> {1e3 * row['our_seconds']:6.1f} ms"
-        print(f"{row['work']:50} {row['device']:15} {times} {row['ratio']:6.2f}x  error {row['largest_error']:.0e}")
+    show(run())
