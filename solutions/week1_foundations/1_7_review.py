@@ -231,7 +231,8 @@ first_week_page(model)
 # see? That is a control, and the dashed lines are controls.
 #
 # A larger copy for your wall: `first_week_page(model, scale=2)`.
-#
+
+# %% [markdown]
 # ## Review cards
 #
 # **Q.** You read that a model "knows" something. Which two questions do you ask?
