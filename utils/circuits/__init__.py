@@ -1,0 +1,51 @@
+"""Circuits: find the edges of a model's graph that carry a behaviour, and judge what was found.
+
+Read in this order: ``graph`` (nodes and edges), ``circuit`` (a set of edges), ``patching`` (run the model with some
+edges corrupted), ``effects`` (every edge alone, exactly), ``attribution`` (EAP and EAP-IG: every edge alone, to first
+order), ``discovery`` (ACDC: edge by edge) with ``decisions`` (its trace) and ``pruned_run`` (which makes it fast),
+``known`` (the circuits that shipped models are known to have); then ``evaluation``, ``completeness``, ``overlap``,
+``scrubbing`` and ``drawing``. ``heads`` holds the parts of a layer's attention that take one input per head.
+"""
+
+import importlib
+import importlib.util
+from typing import Any
+
+_HOME_OF = {
+    "ACDCRun": "decisions",
+    "Circuit": "circuit",
+    "Claim": "scrubbing",
+    "Edge": "graph",
+    "EdgePatcher": "patching",
+    "Graph": "graph",
+    "acdc": "discovery",
+    "acdc_sequential": "discovery",
+    "draw_circuit": "drawing",
+    "eap": "attribution",
+    "eap_ig": "attribution",
+    "edge_effects": "effects",
+    "edge_overlap": "overlap",
+    "faithfulness": "evaluation",
+    "faithfulness_curve": "evaluation",
+    "minimality": "completeness",
+    "node_overlap": "overlap",
+    "patch_edges": "patching",
+    "recorded_circuit": "known",
+    "roc": "overlap",
+    "scrub": "scrubbing",
+    "shuffled_order": "discovery",
+}
+__all__ = sorted(_HOME_OF)
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from the module that defines it, or a module, the first time it is asked for."""
+    if name in _HOME_OF:
+        return getattr(importlib.import_module(f"utils.circuits.{_HOME_OF[name]}"), name)
+    if not name.startswith("_") and importlib.util.find_spec(f"utils.circuits.{name}"):
+        return importlib.import_module(f"utils.circuits.{name}")
+    raise AttributeError(f"module 'utils.circuits' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
