@@ -147,24 +147,18 @@ class Transformer:
         q: Float[Tensor, "*batch query head d_head"],
         k: Float[Tensor, "*batch key head d_head"],
         v: Float[Tensor, "*batch key head d_head"],
-        mask: Bool[Tensor, "*prompt query key"] | None = None,
     ) -> Float[Tensor, "*batch query head d_head"]:
         """What each head reads: its values, averaged with its attention pattern.
 
         Args:
             layer: Which layer, for its window.
-            q: Scaled queries as :meth:`qkv` gives them.
-            mask: True where a query sees a key, for all prompts or for each of the last batch dimension. By default the
-                queries are at the last positions of the keys'.
+            q: Scaled queries as :meth:`qkv` gives them, at the last of the keys' positions.
         """
-        batch, causal = q.shape[:-3], False
-        if mask is None and self.layers[layer].window is None and q.shape[-3] == k.shape[-3]:
-            causal = True
-        elif mask is None:
+        batch, mask = q.shape[:-3], None
+        causal = self.layers[layer].window is None and q.shape[-3] == k.shape[-3]
+        if not causal:
             keys = torch.arange(k.shape[-3], device=k.device)
             mask = self.mask(layer, keys[k.shape[-3] - q.shape[-3] :], keys)
-        if mask is not None and mask.ndim > 2:
-            mask = mask.expand(*batch, *mask.shape[-2:]).reshape(-1, 1, *mask.shape[-2:])  # the same for every head
         q, k, v = (part.reshape(batch.numel(), *part.shape[-3:]).transpose(1, 2) for part in (q, k, v))
         z = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, scale=1.0)
         return z.transpose(1, 2).reshape(*batch, q.shape[-2], self.n_heads, self.d_head)

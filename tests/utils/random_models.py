@@ -11,7 +11,14 @@ def random_gpt2(*, layers=3, heads=3, d_model=21, vocab=37, context=12, seed=0, 
     from transformers import GPT2Config, GPT2LMHeadModel
 
     config = GPT2Config(
-        vocab_size=vocab, n_positions=context, n_embd=d_model, n_layer=layers, n_head=heads, bos_token_id=0, eos_token_id=0, **more
+        vocab_size=vocab,
+        n_positions=context,
+        n_embd=d_model,
+        n_layer=layers,
+        n_head=heads,
+        bos_token_id=0,
+        eos_token_id=0,
+        **more,
     )
     return _bridge(config, GPT2LMHeadModel, seed, folded)
 

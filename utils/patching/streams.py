@@ -1,0 +1,61 @@
+"""Patches of the residual stream, and of what attention and MLPs add to it, at one position."""
+
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from utils.patching.fast import Entry, Runs, finish
+
+STREAMS = ("resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post")
+
+
+def residual_patches(
+    runs: Runs, stream: str, tokens_at_once: int
+) -> Iterator[tuple[tuple[slice, int], Float[Tensor, "layer prompt d_model"]]]:
+    """Every patch that can change an answer.
+
+    Args:
+        stream: One of ``STREAMS``.
+        tokens_at_once: How many tokens, over all rows, prompts and positions, a batch may hold.
+
+    Yields:
+        Which layers and which position were patched, and the final residual streams.
+    """
+    patched = [_stream_after_patch(runs, stream, layer) for layer in range(runs.plain.n_layers)]
+    before_layer = range(runs.plain.n_layers) if stream == "resid_pre" else range(1, runs.plain.n_layers + 1)
+    for position in range(runs.first, runs.length):
+        size = max(1, tokens_at_once // (len(runs.end) * (runs.length - position)))
+        entries = [
+            Entry(layer, _at(position, values, runs.before(runs.base, layer))[None], one_position=True)
+            for layer, values in zip(before_layer, patched, strict=True)
+        ]
+        for begin in range(0, len(entries), size):
+            group = entries[begin : begin + size]
+            yield (slice(begin, begin + len(group)), position), finish(runs, group, position)
+
+
+def _at(position: int, values: Tensor, base: Tensor) -> Float[Tensor, "prompt seq d_model"]:
+    """``values`` at one position and the base run's stream after it."""
+    return torch.cat([values[:, position : position + 1], base[:, position + 1 :]], dim=1)
+
+
+def _stream_after_patch(runs: Runs, stream: str, layer: int) -> Float[Tensor, "prompt seq d_model"]:
+    """What a patch at a position makes of the residual stream there: before the layer for "resid_pre", else after it.
+
+    A patch between attention and MLP reaches other positions only in the next layer, so that the stream after this
+    layer, too, differs at one position alone.
+    """
+    base, source, plain = runs.base, runs.source, runs.plain
+    after = runs.before(source, layer + 1)
+    if stream == "resid_pre":
+        return source.pre[layer]
+    if stream == "resid_post":
+        return after
+    if stream == "mlp_out":
+        return base.mid[layer] + (after - source.mid[layer])
+    mid = source.mid[layer]
+    if stream == "attn_out":
+        mid = base.pre[layer] + (mid - source.pre[layer])
+    return mid + plain.mlp(layer, mid)
