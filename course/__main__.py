@@ -25,6 +25,7 @@ COMMANDS = {
     "test": Command("course.runtests", "set everything up and run the tests (arguments go to pytest)", False),
     "status": Command("course.status", "show your progress"),
     "build": Command("course.build", "generate the notebooks from solutions/*.py"),
+    "run": Command("course.run", "execute solution notebooks, all or those of a week"),
     "check": Command("course.check", "check that the notebooks, solutions and graders agree"),
     "new": Command("course.scaffold", "begin a new notebook or exercise"),
     "release": Command("course.release", "make the student version for a class"),
