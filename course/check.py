@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -87,6 +88,17 @@ def problems_of_source(source: NotebookSource) -> Iterator[str]:
         yield f'{where}: prediction "{key}" is never revealed. Add `reveal("{key}", ...)` after its answer.'
     for key in sorted(revealed - predicted):
         yield f'{where}: prediction "{key}" is revealed but never asked for. Add `predict("{key}", ...)` before it.'
+    for key in hidden_reveals(source):
+        yield f'{where}: `reveal("{key}", ...)` shows nothing where it stands. Make it the last line of its cell.'
+
+
+def hidden_reveals(source: NotebookSource) -> Iterator[str]:
+    """Predictions whose verdict is not the value of its cell: a notebook shows that value alone."""
+    for cell in source.cells:
+        if cell.kind == "code" and "reveal(" in cell.text:
+            *before, _ = ast.parse(cell.text).body
+            for statement in before:
+                yield from REVEALED.findall(ast.unparse(statement).replace("'", '"'))
 
 
 def problems_of_grader(exercise: Exercise, source: NotebookSource) -> Iterator[str]:

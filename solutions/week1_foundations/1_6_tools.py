@@ -381,6 +381,8 @@ for layer, head in heads:
     zero_gaps[layer, head] = (in_folded - in_bridge).abs().max()
 
 reveal("folded_gap", zero_gaps.max().item(), tolerance=0.3 * zero_gaps.max().item())
+
+# %%
 head_grid(
     zero_gaps,
     f"Same model, same words, same zeros: up to {zero_gaps.max():.0f} nats apart",

@@ -77,6 +77,13 @@ SOURCE, GRADER = "solutions/week1_foundations/1_9_small.py", "tests/week1_founda
         pytest.param("README.md", "# Small", "# Small [x](gone.md)", "README.md: broken link to 'gone.md'", id="broken link in README"),
         pytest.param("README.md", "| 60 |", "| 90 |", "table of notebooks is out of date", id="stale table"),
         pytest.param(SOURCE, '\nreveal("guess_1_9", example[0])', "", "is never revealed", id="prediction never revealed"),
+        pytest.param(
+            SOURCE,
+            '\nreveal("guess_1_9", example[0])',
+            '\nreveal("guess_1_9", example[0])\nprint()',
+            "shows nothing where it stands",
+            id="verdict that nobody sees",
+        ),
     ],
 )  # fmt: skip
 def test_check_says_what_is_wrong(small_course, path, old, new, said):
