@@ -8,7 +8,6 @@ the two batches of prompts.
 """
 
 import statistics
-import time
 from collections.abc import Callable
 from functools import partial
 from itertools import product
@@ -17,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.clock import timed
 from benchmarks.gpt2_shape import gpt2_shape
 from benchmarks.patching import hooked_twin
 from benchmarks.results import Result, show
@@ -38,9 +38,9 @@ class HookLoop:
     def __init__(self, model: Any, original: Tensor, new: Tensor, metric: Callable) -> None:
         self.model, self.original, self.metric = model, original, metric
         keep = {"names_filter": lambda name: name.endswith("hook_z")}
-        start = time.perf_counter()
-        self.old, self.new = (model.run_with_cache(tokens, **keep)[1] for tokens in (original, new))
-        self.seconds_of_caches = time.perf_counter() - start
+        self.seconds_of_caches, (self.old, self.new) = timed(
+            lambda: [model.run_with_cache(tokens, **keep)[1] for tokens in (original, new)]
+        )
 
     def freeze(self, sender: Head) -> list[tuple[str, Callable]]:
         """Hooks that give every head its old output, and the sender its new one."""
@@ -71,15 +71,6 @@ class HookLoop:
 
         hooks = [(f"blocks.{layer}.attn.hook_q", partial(receive, layer=layer)) for layer in RECEIVER_LAYERS]
         return self.metric(at_end(self.model.run_with_hooks(self.original, fwd_hooks=hooks)))
-
-
-def timed(work: Callable[[], Tensor]) -> tuple[float, Tensor]:
-    """Wall seconds and the result."""
-    start = time.perf_counter()
-    result = work()
-    if result.is_cuda:
-        torch.cuda.synchronize()
-    return time.perf_counter() - start, result
 
 
 def compare(

@@ -13,8 +13,8 @@ class Result:
     Attributes:
         work: What was computed, with its size.
         peer: Who else computed it.
-        peer_seconds: Wall seconds of the peer.
-        seconds: Wall seconds of this library.
+        peer_seconds: Seconds of the peer: processor time on one CPU thread, else wall time.
+        seconds: Seconds of this library.
         error: Largest absolute difference between the two results (ACDC: number of decisions that differ).
         target: The ratio to reach, if there is one.
         threads: Torch's threads in this run; 0 on a GPU.

@@ -60,6 +60,8 @@ class Layer:
 def read_weights(model: nn.Module) -> dict[str, Any]:
     """The fields of a Transformer, from a TransformerBridge or a HookedTransformer.
 
+    What the model stores as it is needed here is shared with it, not copied.
+
     Raises:
         NotCovered: naming what the model has that the plain forward pass does not compute.
     """
@@ -77,11 +79,11 @@ def _read(model: nn.Module) -> dict[str, Any]:
         "d_head": model.cfg.d_head,
         "eps": model.cfg.eps,
         "layers": [_read_layer(model, layer) for layer in range(model.cfg.n_layers)],
-        "W_E": model.embed.W_E.clone(),
-        "W_pos": None if positions is None else _position_weights(positions).clone(),
+        "W_E": model.embed.W_E.detach(),
+        "W_pos": None if positions is None else _position_weights(positions).detach(),
         "ln_final": _read_norm(getattr(model, "ln_final", None)),
-        "W_U": model.unembed.W_U.clone(),
-        "b_U": model.unembed.b_U.clone(),
+        "W_U": model.unembed.W_U.detach(),
+        "b_U": model.unembed.b_U.detach(),
     }
 
 
@@ -122,14 +124,14 @@ def _read_layer(model: nn.Module, layer: int) -> Layer:
     return Layer(
         W_QKV=torch.cat([_joined(W) for W in (attn.W_Q * scale, attn.W_K, attn.W_V)], dim=1),
         b_QKV=torch.cat([b.flatten() for b in (b_Q * scale, b_K, b_V)]),
-        W_O=attn.W_O.flatten(0, 1).clone(),
-        b_O=attn.b_O.clone(),
+        W_O=attn.W_O.flatten(0, 1).detach(),
+        b_O=attn.b_O.detach(),
         ln1=_read_norm(block.ln1),
         ln2=None if mlp is None else _read_norm(block.ln2),
-        W_in=None if mlp is None else mlp.W_in.clone(),
-        b_in=None if mlp is None else mlp.b_in.clone(),
-        W_out=None if mlp is None else mlp.W_out.clone(),
-        b_out=None if mlp is None else mlp.b_out.clone(),
+        W_in=None if mlp is None else mlp.W_in.detach(),
+        b_in=None if mlp is None else mlp.b_in.detach(),
+        W_out=None if mlp is None else mlp.W_out.detach(),
+        b_out=None if mlp is None else mlp.b_out.detach(),
         activation=ACTIVATIONS.get(cfg.act_fn, F.relu),
         window=cfg.window_size if _attention_kind(model, layer) == "local" else None,
     )
@@ -164,6 +166,6 @@ def _read_norm(component: nn.Module | None) -> NormWeights | None:
     weight = getattr(wrapped, "weight", getattr(wrapped, "w", None))
     bias = getattr(wrapped, "bias", getattr(wrapped, "b", None))
     return (
-        None if weight is None or bool((weight == 1).all()) else weight.clone(),
-        None if bias is None or not bool(bias.any()) else bias.clone(),
+        None if weight is None or bool((weight == 1).all()) else weight.detach(),
+        None if bias is None or not bool(bias.any()) else bias.detach(),
     )

@@ -161,13 +161,20 @@ def test_tokens_that_the_model_cannot_read(tokens, message):
         plain.run(torch.tensor(tokens))
 
 
-def test_weights_are_a_copy():
-    model = random_gpt2()
+@pytest.mark.parametrize("make", [random_gpt2, random_neo, random_native])
+def test_the_model_is_only_read(make):
+    """Weights have no gradients, the model keeps its own, and the larger ones are shared with it."""
+    model = make().requires_grad_(True)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
     plain = Transformer.from_model(model)
-    before = plain.unembed(plain.run(random_tokens(model)).post)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.zero_()
-    close(plain.unembed(plain.run(random_tokens(model)).post), before)
+    plain.unembed(plain.run(random_tokens(model)).post)
+    assert all(value.equal(before[name]) for name, value in model.state_dict().items())
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    fields = [*vars(plain).values(), *(value for layer in plain.layers for value in vars(layer).values())]
+    tensors = [value for value in fields if isinstance(value, torch.Tensor)]
+    assert tensors
+    assert not any(value.requires_grad for value in tensors)
+    held = {parameter.data_ptr() for parameter in model.parameters()}
+    assert {plain.W_E.data_ptr(), plain.W_U.data_ptr(), plain.layers[0].W_O.data_ptr()} <= held
     with pytest.raises(dataclasses.FrozenInstanceError):
         plain.eps = 0

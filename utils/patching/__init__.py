@@ -1,8 +1,8 @@
 """Intervene on a model: put an activation of one run into another, and read what becomes of the answer.
 
 Read in this order: ``plain`` (one patch, with hooks: the definition), ``grids`` (every layer, position and head), then
-how the grids are computed: ``fast``, ``streams``, ``heads``, ``answers``. ``path_patching`` patches one path between
-two components, ``ablation`` takes one away. ``inputs`` and ``measuring`` check what all of them are given.
+how the grids are computed: ``runs``, ``fast``, ``streams``, ``heads``, ``answers``. ``path_patching`` patches one
+path between two components, ``ablation`` takes one away. ``inputs`` and ``measuring`` check what all of them are given.
 """
 
 import importlib

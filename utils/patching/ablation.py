@@ -21,11 +21,12 @@ from tqdm.auto import tqdm
 
 from utils.metrics import at_end
 from utils.patching.answers import answer
-from utils.patching.fast import Entry, Runs, finish
+from utils.patching.fast import Entry, finish
 from utils.patching.inputs import check_heads, check_mlp, check_tokens, checked_end, sender_grid
 from utils.patching.measuring import Metrics, Results, each, joined, measure
 from utils.patching.prompt_batches import GIBIBYTE, prompt_batches
 from utils.patching.replacement import How, Replacement
+from utils.patching.runs import Runs
 from utils.transformer import Activations, NotCovered, Transformer
 
 if TYPE_CHECKING:
@@ -176,7 +177,8 @@ def _effects(
         intact = weights.run(tokens[rows, :length])
         runs = Runs(weights, intact, intact, end[rows], first=0)
         entries = _ablated_streams(runs, on_reference, kind, replacement, drawn[rows])
-        final.append(torch.cat([runs.unpatched()[None], finish(runs, entries, start=0)]))
+        _, ablated = finish(runs, entries)
+        final.append(torch.cat([runs.unpatched()[None], ablated]))
     return answer(weights, torch.cat(final, 1), metric)
 
 
@@ -200,5 +202,6 @@ def _ablated_streams(
             written = weights.mlp(layer, mid)
             there = on_reference and weights.mlp(layer, on_reference.mid[layer])
             after = (mid + replacement.of(written, there, drawn))[None]
-        entries.append(Entry(layer + 1, after))
+        cells = torch.tensor([(layer, component) for component in range(len(after))])
+        entries.append(Entry(cells, layer + 1, 0, after))
     return entries

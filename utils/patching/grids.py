@@ -19,11 +19,12 @@ from tqdm.auto import tqdm
 
 from utils.metrics import at_end
 from utils.patching.answers import answer
-from utils.patching.fast import Runs
+from utils.patching.fast import Entry, finish_all
 from utils.patching.heads import KINDS, head_patches, head_patches_by_position
 from utils.patching.inputs import check_tokens, checked_end
 from utils.patching.measuring import Metrics, Results, each, measure
 from utils.patching.plain import Direction, base_and_source, patched_logits, read
+from utils.patching.runs import Runs
 from utils.patching.streams import STREAMS, residual_patches
 from utils.readout import activation_name
 from utils.transformer import NotCovered, Transformer
@@ -79,8 +80,7 @@ def patch_residual(
         )
         return _by_hooks(model, base, source, metric, end, where, (len(layers), len(positions)))
     runs = Runs.of(plain, base, source, end)
-    tokens_at_once = _tokens_at_once(plain, max_bytes)
-    cells = ((index, answer(plain, final, metric)) for index, final in residual_patches(runs, stream, tokens_at_once))
+    cells = _cells(runs, residual_patches(runs, stream), metric, _tokens_at_once(plain, max_bytes))
     unpatched = answer(plain, runs.unpatched()[None], metric)
     return _fill((plain.n_layers, base.shape[1]), cells, unpatched, slice(runs.first, runs.length))
 
@@ -133,7 +133,7 @@ def patch_heads(
     runs = Runs.of(plain, base, source, end)
     patches = head_patches_by_position if per_position else head_patches
     tokens_at_once = _tokens_at_once(plain, max_bytes)
-    cells = ((index, answer(plain, final, metric)) for index, final in patches(runs, kinds, tokens_at_once))
+    cells = _cells(runs, patches(runs, kinds, tokens_at_once), metric, tokens_at_once)
     unpatched = answer(plain, runs.unpatched()[None], metric)
     heads = slice(None if runs.first < runs.length else 0)
     return _fill(shape, cells, unpatched, slice(runs.first, runs.length) if per_position else heads)
@@ -168,6 +168,11 @@ def _tokens_at_once(plain: Transformer, max_bytes: int) -> int:
         max_bytes = min(max_bytes, CPU_BYTES)
     widths = [0 if layer.W_in is None else layer.W_in.shape[1] for layer in plain.layers]
     return max_bytes // (plain.W_E.element_size() * (2 * max(widths) + 16 * plain.d_model))
+
+
+def _cells(runs: Runs, entries: Iterable[Entry], metric: Metrics, tokens_at_once: int) -> Iterator[Cell]:
+    for index, final in finish_all(runs, entries, tokens_at_once):
+        yield index, answer(runs.plain, final, metric)
 
 
 def _by_hooks(

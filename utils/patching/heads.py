@@ -3,47 +3,34 @@
 from collections.abc import Iterator, Sequence
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from utils.patching.fast import Runs, finish_from_mid
+from utils.patching.fast import Entry
+from utils.patching.runs import Runs
 
 KINDS = ("z", "q", "k", "v", "pattern")
 
 
-def head_patches(
-    runs: Runs, kinds: Sequence[str], tokens_at_once: int
-) -> Iterator[tuple[tuple[Tensor, int, Tensor], Float[Tensor, "row prompt d_model"]]]:
-    """Every patch of a head at all positions.
-
-    Yields:
-        Kind, layer and head of every row, and the final residual streams.
-    """
-    start = runs.first
-    if start == runs.length:
+def head_patches(runs: Runs, kinds: Sequence[str], tokens_at_once: int) -> Iterator[Entry]:
+    """Every patch of a head at all positions; its index in the grid is the kind, the layer and the head."""
+    if runs.first == runs.length:
         return
     for layer in range(runs.plain.n_layers):
         read = torch.stack([_read_everywhere(runs, layer, kind) for kind in kinds])
-        change = read - runs.base.z[layer][:, start:]
-        for kind, head in _rows(len(kinds), runs, start, tokens_at_once):
-            yield (kind, layer, head), _finish_heads(runs, layer, change[kind, :, :, head], head, start)
+        for cells, stream in _mid(runs, layer, read, runs.first, tokens_at_once):
+            yield Entry(cells, layer, runs.first, stream, after_attention=True)
 
 
-def head_patches_by_position(
-    runs: Runs, kinds: Sequence[str], tokens_at_once: int
-) -> Iterator[tuple[tuple[Tensor, int, Tensor, int], Float[Tensor, "row prompt d_model"]]]:
-    """Every patch of a head at one position; in a pattern this is the query.
-
-    Yields:
-        Kind, layer, head and position of every row, and the final residual streams.
-    """
+def head_patches_by_position(runs: Runs, kinds: Sequence[str], tokens_at_once: int) -> Iterator[Entry]:
+    """Every patch of a head at one position, last in the index of the grid; in a pattern this is the query."""
     for layer in range(runs.plain.n_layers):
         for position in range(runs.first, runs.length):
             read = torch.stack([_read_at(runs, layer, kind, position) for kind in kinds])
-            change = read - runs.base.z[layer][:, position:]
-            for kind, head in _rows(len(kinds), runs, position, tokens_at_once):
-                final = _finish_heads(runs, layer, change[kind, :, :, head], head, position)
-                yield (kind, layer, head, position), final
+            for cells, stream in _mid(runs, layer, read, position, tokens_at_once):
+                cells = F.pad(cells, (0, 1), value=position)
+                yield Entry(cells, layer, position, stream, after_attention=True)
 
 
 def _read_everywhere(runs: Runs, layer: int, kind: str) -> Float[Tensor, "prompt seq head d_head"]:
@@ -76,20 +63,18 @@ def _mixed(runs: Runs, layer: int, kind: str) -> list[Float[Tensor, "prompt seq 
     return [source[i] if part in from_source else base[i] for i, part in enumerate("qkv")]
 
 
-def _rows(
-    n_kinds: int, runs: Runs, start: int, tokens_at_once: int
-) -> Iterator[tuple[Int[Tensor, "row"], Int[Tensor, "row"]]]:
-    """Kind and head of every row of every batch."""
-    pairs = torch.cartesian_prod(torch.arange(n_kinds), torch.arange(runs.plain.n_heads)).to(runs.end.device)
-    size = max(1, tokens_at_once // (len(runs.end) * (runs.length - start)))
-    for rows in pairs.split(size):
-        yield rows[:, 0], rows[:, 1]
+def _mid(
+    runs: Runs, layer: int, read: Float[Tensor, "kind prompt seq head d_head"], start: int, tokens_at_once: int
+) -> Iterator[tuple[Int[Tensor, "row axis"], Float[Tensor, "row prompt seq d_model"]]]:
+    """The streams after attention if one head of a layer reads something else, from ``start`` on.
 
-
-def _finish_heads(
-    runs: Runs, layer: int, change: Float[Tensor, "row prompt seq d_head"], head: Int[Tensor, "row"], start: int
-) -> Float[Tensor, "row prompt d_model"]:
-    """The final streams if one head of a layer reads something else in every row."""
-    W_O = runs.plain.layers[layer].W_O.unflatten(0, (runs.plain.n_heads, -1))[head]  # [row, d_head, d_model]
-    mid = runs.base.mid[layer][:, start:] + (change.flatten(1, 2) @ W_O).unflatten(1, change.shape[1:3])
-    return finish_from_mid(runs, layer, mid, start)
+    Yields:
+        Kind, layer and head of every row, and the streams.
+    """
+    W_O = runs.plain.layers[layer].W_O.unflatten(0, (runs.plain.n_heads, -1))
+    change, base = read - runs.base.z[layer][:, start:], runs.base.mid[layer][:, start:]
+    rows = torch.cartesian_prod(*(torch.arange(n, device=base.device) for n in (len(read), 1, runs.plain.n_heads)))
+    for cells in rows.split(max(1, tokens_at_once // base.shape[:2].numel())):
+        kind, _, head = cells.unbind(1)
+        written = change[kind, :, :, head].flatten(1, 2) @ W_O[head]
+        yield cells + cells.new_tensor([0, layer, 0]), base + written.unflatten(1, base.shape[:2])

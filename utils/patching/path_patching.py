@@ -27,10 +27,10 @@ from torch import Tensor
 
 from utils.patching import path_patching_plain
 from utils.patching.answers import answer
-from utils.patching.fast import Runs
 from utils.patching.inputs import Head, check_pair, check_receivers, checked_end, sender_grid
 from utils.patching.measuring import Metrics, Results, each
 from utils.patching.prompt_batches import GIBIBYTE, prompt_batches
+from utils.patching.runs import Runs
 from utils.patching.wavefront import Senders, inputs_of_receivers, run_with_inputs, streams_with_frozen_attention
 from utils.transformer import NotCovered, Transformer
 

@@ -6,34 +6,29 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from utils.patching.fast import Entry, Runs, finish
+from utils.patching.fast import Entry
+from utils.patching.runs import Runs
 
 STREAMS = ("resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post")
 
 
-def residual_patches(
-    runs: Runs, stream: str, tokens_at_once: int
-) -> Iterator[tuple[tuple[slice, int], Float[Tensor, "layer prompt d_model"]]]:
-    """Every patch that can change an answer.
+def residual_patches(runs: Runs, stream: str) -> Iterator[Entry]:
+    """Every patch that can change an answer; its index in the grid is the layer and the position.
 
     Args:
         stream: One of ``STREAMS``.
-        tokens_at_once: How many tokens, over all rows, prompts and positions, a batch may hold.
-
-    Yields:
-        Which layers and which position were patched, and the final residual streams.
     """
-    patched = [_stream_after_patch(runs, stream, layer) for layer in range(runs.plain.n_layers)]
-    before_layer = range(runs.plain.n_layers) if stream == "resid_pre" else range(1, runs.plain.n_layers + 1)
-    for position in range(runs.first, runs.length):
-        size = max(1, tokens_at_once // (len(runs.end) * (runs.length - position)))
-        entries = [
-            Entry(layer, _at(position, values, runs.before(runs.base, layer))[None], one_position=True)
-            for layer, values in zip(before_layer, patched, strict=True)
-        ]
-        for begin in range(0, len(entries), size):
-            group = entries[begin : begin + size]
-            yield (slice(begin, begin + len(group)), position), finish(runs, group, position)
+    for layer in range(runs.plain.n_layers):
+        before_layer = layer if stream == "resid_pre" else layer + 1
+        patched, base = _stream_after_patch(runs, stream, layer), runs.before(runs.base, before_layer)
+        for position in range(runs.first, runs.length):
+            yield Entry(
+                torch.tensor([[layer, position]]),
+                before_layer,
+                position,
+                _at(position, patched, base)[None],
+                one_position=True,
+            )
 
 
 def _at(position: int, values: Tensor, base: Tensor) -> Float[Tensor, "prompt seq d_model"]:

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from utils.patching.fast import Runs
 from utils.patching.inputs import Head
+from utils.patching.runs import Runs
 from utils.transformer import Transformer
 
 Senders = Literal["heads", "mlps", "embedding"]
