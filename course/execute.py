@@ -15,6 +15,8 @@ from course.paths import ROOT
 from course.source import SourceError
 
 SECONDS_PER_CELL = 600
+WIDGET = "application/vnd.jupyter.widget-view+json"
+PROGRESS = re.compile(r"\d+%\||\d+it \[")
 RANDOM_DIV = re.compile(r"circuits-vis-[0-9a-f-]{6,}")
 
 
@@ -60,8 +62,14 @@ def execute(notebook: NotebookNode, *, where: str, pictures: bool = True) -> Not
                 raise SourceError(f"{where}: {error.ename}: {error.evalue}\n{_cell_that_failed(notebook)}") from error
     for cell in notebook.cells:
         if cell.cell_type == "code":
-            cell.outputs = [tidy(output) for output in cell.outputs]
+            cell.outputs = [tidy(output) for output in cell.outputs if not is_progress(output)]
     return notebook
+
+
+def is_progress(output: NotebookNode) -> bool:
+    """Whether an output is a progress bar: how far it came, and how fast, is nobody's result."""
+    data = output.get("data", {})
+    return WIDGET in data and PROGRESS.search(data.get("text/plain", "")) is not None
 
 
 def _cell_that_failed(notebook: NotebookNode) -> str:
@@ -70,8 +78,9 @@ def _cell_that_failed(notebook: NotebookNode) -> str:
 
 
 def tidy(output: NotebookNode) -> NotebookNode:
-    """Take out what differs from run to run: random element ids, and the root folder's absolute path."""
+    """Take out what differs from run to run: random ids of elements and widgets, the root folder's absolute path."""
     names: dict[str, str] = {}
+    output.get("data", {}).pop(WIDGET, None)
     for mime, content in list(output.get("data", {}).items()):
         if isinstance(content, str) and not mime.startswith("image/"):
             content = RANDOM_DIV.sub(lambda match: names.setdefault(match[0], f"circuits-vis-{len(names)}"), content)
