@@ -8,7 +8,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from nnsight import NNsight
 from torch import nn
+from transformer_lens.model_bridge import TransformerBridge
+from transformers import GPTNeoConfig, GPTNeoForCausalLM
 
 from course.graders import Mistake, exercise, points, require
 
@@ -24,8 +27,6 @@ def gpt_neo():
 @lru_cache
 def _gpt_neo():
     """Every parameter is random, biases and norms too."""
-    from transformers import GPTNeoConfig, GPTNeoForCausalLM
-
     config = GPTNeoConfig(
         vocab_size=WORDS,
         hidden_size=WIDTH,
@@ -53,8 +54,6 @@ def small_bridge():
 
 @lru_cache
 def _small_bridge():
-    from transformer_lens.model_bridge import TransformerBridge
-
     with tempfile.TemporaryDirectory() as folder:
         gpt_neo().config.save_pretrained(folder)
         bridge = TransformerBridge.boot_transformers(folder, hf_model=gpt_neo(), tokenizer=None)
@@ -62,8 +61,6 @@ def _small_bridge():
 
 
 def wrapped():
-    from nnsight import NNsight
-
     return NNsight(gpt_neo())
 
 
