@@ -62,14 +62,15 @@ def execute(notebook: NotebookNode, *, where: str, pictures: bool = True) -> Not
                 raise SourceError(f"{where}: {error.ename}: {error.evalue}\n{_cell_that_failed(notebook)}") from error
     for cell in notebook.cells:
         if cell.cell_type == "code":
-            cell.outputs = [tidy(output) for output in cell.outputs if not is_progress(output)]
+            cell.outputs = [tidy(output) for output in cell.outputs if not is_noise(output)]
     return notebook
 
 
-def is_progress(output: NotebookNode) -> bool:
-    """Whether an output is a progress bar: how far it came, and how fast, is nobody's result."""
+def is_noise(output: NotebookNode) -> bool:
+    """Whether an output is nobody's result: a progress bar, or a complaint of the program that draws the pictures."""
     data = output.get("data", {})
-    return WIDGET in data and PROGRESS.search(data.get("text/plain", "")) is not None
+    is_bar = WIDGET in data and PROGRESS.search(data.get("text/plain", "")) is not None
+    return is_bar or (output.get("name") == "stderr" and "choreographer" in output.text)
 
 
 def _cell_that_failed(notebook: NotebookNode) -> str:

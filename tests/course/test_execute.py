@@ -4,7 +4,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
-from course.execute import WIDGET, execute, is_progress, tidy
+from course.execute import WIDGET, execute, is_noise, tidy
 
 
 def widget(text):
@@ -13,12 +13,18 @@ def widget(text):
 
 @pytest.mark.parametrize("text", ["patching:   0%|          | 0/3 [00:00<?, ?it/s]", "patching: 1it [00:02,  2.1s/it]"])
 def test_a_progress_bar_is_no_result(text):
-    assert is_progress(widget(text))
+    assert is_noise(widget(text))
+
+
+def test_complaints_of_the_picture_maker_are_dropped_and_others_kept():
+    said = 'File "choreographer/_brokers/_async.py", line 1\nJSONError decoding message'
+    assert is_noise(new_output("stream", name="stderr", text=said))
+    assert not is_noise(new_output("stream", name="stderr", text="a warning of the notebook's own"))
 
 
 def test_other_widgets_keep_their_text_and_lose_their_random_id():
     output = widget("Explorer(layer 2, head 1)")
-    assert not is_progress(output)
+    assert not is_noise(output)
     assert tidy(output).data == {"text/plain": "Explorer(layer 2, head 1)"}
 
 
