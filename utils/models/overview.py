@@ -1,10 +1,13 @@
 """One page with all shipped models, written from their cards: ``python -m utils.models.overview``."""
 
 import json
+import re
 
 from utils.models.load import CARD
 from utils.models.recipe import MODELS, Recipe, all_recipes
 
+LINK = re.compile(r"\[([^\]]+)\]\([^)]*\)")
+SENTENCE_END = re.compile(r"(?<! al)\. ")
 PAGE = MODELS / "MODELS.md"
 HEAD = """# The shipped models
 
@@ -33,7 +36,7 @@ def _row(recipe: Recipe) -> str:
     link = f"[{recipe.name}]({recipe.place}/{recipe.name}/MODEL_CARD.md)"
     cells = [
         link,
-        " ".join(recipe.about.split()).partition(". ")[0],
+        _first_sentence(recipe.about),
         f"{card['steps']:,}",
         card["seed"],
         f"{card['bytes'] / 1e6:.2f}",
@@ -42,6 +45,13 @@ def _row(recipe: Recipe) -> str:
         ", ".join(below),
     ]
     return f"| {' | '.join(map(str, cells))} |\n"
+
+
+def _first_sentence(about: str) -> str:
+    """Without links, which lead from a card's folder and not from here."""
+    paragraph = " ".join(about.strip().partition("\n\n")[0].split())
+    plain = LINK.sub(r"\1", paragraph)
+    return SENTENCE_END.split(plain)[0].rstrip(".:")
 
 
 def _holds(m: dict) -> bool:
