@@ -193,7 +193,8 @@ def text_files() -> list[Path]:
         "curriculum/week*/*.ipynb",
         "solutions/week*/*.ipynb",
         "solutions/week*/*.py",
-        "utils/models/*/*.md",
+        "utils/**/*.md",
+        "benchmarks/*.md",
     )
     return [path for pattern in patterns for path in sorted(ROOT.glob(pattern))]
 

@@ -4,7 +4,8 @@ Read in this order: ``graph`` (nodes and edges), ``circuit`` (a set of edges), `
 edges corrupted), ``effects`` (every edge alone, exactly), ``attribution`` (EAP and EAP-IG: every edge alone, to first
 order), ``discovery`` (ACDC: edge by edge) with ``decisions`` (its trace) and ``pruned_run`` (which makes it fast),
 ``known`` (the circuits that shipped models are known to have); then ``evaluation``, ``completeness``, ``overlap``,
-``scrubbing`` and ``drawing``. ``heads`` holds the parts of a layer's attention that take one input per head.
+``scrubbing``, ``drawing`` and ``report``. ``heads`` holds the parts of a layer's attention that take one input per
+head.
 """
 
 import importlib
@@ -18,6 +19,8 @@ _HOME_OF = {
     "Edge": "graph",
     "EdgePatcher": "patching",
     "Graph": "graph",
+    "CircuitReport": "report",
+    "Finding": "report",
     "acdc": "discovery",
     "acdc_sequential": "discovery",
     "draw_circuit": "drawing",
