@@ -52,3 +52,18 @@ def test_the_inhibition_path_carries_the_answer_and_layer_one_next_to_nothing(st
     lost = (untouched - paths) / (untouched - corrupted).mean()
     assert sum(lost[at] for at in inhibition).mean() > 0.85
     assert sum(lost[1, head] for head in range(4)).mean().abs() < 0.03
+
+
+@torch.no_grad()
+def test_the_share_of_layer_one_is_proven_and_a_thousandth_or_two():
+    """On the notebook's own prompts: its text speaks of these."""
+    model = load_model("textbook-ioi")
+    pairs = ioi(model.tokenizer, 150, seed=27, corruption="swap")
+    metric, (movers, _) = pairs.metric(), PARTS["textbook-ioi"]
+    untouched, corrupted = (metric(at_end(model(t), pairs.end)) for t in (pairs.clean, pairs.corrupted))
+    paths = path_patch_to_inputs(model, pairs.clean, pairs.corrupted, movers, metric, "q", pairs.end)
+    lost = (untouched - paths) / (untouched - corrupted).mean()
+    control = torch.stack([lost[0, head].mean() for head in range(4)])
+    found = Finding.measured("layer 1", sum(lost[1, head] for head in range(4)), control, "layer 0")
+    assert found.stands
+    assert 0.0005 < found.value < 0.0025
