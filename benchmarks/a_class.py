@@ -22,6 +22,7 @@ from pathlib import Path
 
 import nbformat
 
+from course.autograde.gradebook import look
 from course.catalog import exercises, graders
 from course.paths import ROOT
 from course.release import notebooks_of
@@ -106,17 +107,11 @@ def run(command: list[str], folder: Path) -> tuple[float, float]:
 
 def marks_of(folder: Path, week: str) -> dict[str, dict[str, float]]:
     """Every student's marks by exercise."""
-    from nbgrader.api import Gradebook
-
-    with Gradebook(f"sqlite:///{folder / 'gradebook.db'}") as book:
-        return {
-            submission.student.id: {
-                grade.name.removeprefix("check_"): grade.score
-                for notebook in submission.notebooks
-                for grade in notebook.grades
-            }
-            for submission in book.assignment_submissions(week)
-        }
+    standings = look(folder, week) or {}
+    return {
+        student: {cell.removeprefix("check_"): given or 0.0 for (_, cell), given in standing.given.items()}
+        for student, standing in standings.items()
+    }
 
 
 def wrong_marks(students: list[Student], marks: dict[str, dict[str, float]]) -> list[str]:

@@ -93,7 +93,7 @@ def _statements(code: Code, wanted: str) -> list[Statement]:
     """All statements in order. A cell with a syntax error is skipped unless it seems to define `wanted`."""
     found = []
     for number, cell in enumerate(code.cells, start=1):
-        source = _without_magics(cell)
+        source = without_magics(cell)
         place = code.name if len(code.cells) == 1 else f"{code.name}, code cell {number}"
         try:
             tree = ast.parse(source)
@@ -198,7 +198,7 @@ def _used(table: symtable.SymbolTable) -> frozenset[str]:
     return frozenset(names)
 
 
-def _without_magics(cell: str) -> str:
+def without_magics(cell: str) -> str:
     """Blank out IPython's % and ! lines, keeping the line numbers; a %% cell is no Python at all."""
     if cell.lstrip().startswith("%%"):
         return ""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import inspect
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
 from course.catalog import graders, sources
+from course.extract import Code, without_magics
 from course.paths import ROOT
 from course.solutions import grader_class
 
@@ -84,9 +87,7 @@ def modules_used() -> list[str]:
 
 
 def _code_of(path: Path) -> str:
-    from course.extract import Code, _without_magics
-
-    return "\n".join(_without_magics(cell) for cell in Code.read(path).cells)
+    return "\n".join(without_magics(cell) for cell in Code.read(path).cells)
 
 
 def _is_module(package: str, name: str) -> bool:
@@ -96,8 +97,5 @@ def _is_module(package: str, name: str) -> bool:
 
 def _file_that_defines(module: str, function: str) -> Path:
     """The file of `utils` that holds a function's definition, also where `module` only passes it on."""
-    import importlib
-    import inspect
-
     target = inspect.unwrap(getattr(importlib.import_module(module), function))
     return Path(target.__code__.co_filename)

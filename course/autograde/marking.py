@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import re
 import shutil
@@ -15,6 +16,7 @@ from course.autograde import library, sandbox
 from course.autograde.marks import ExerciseMark, NotebookMarks
 from course.autograde.namespaces import Limits
 from course.autograde.remote import RemoteFunction
+from course.autograde.tasks import LARGEST
 from course.build import clear_solution
 from course.catalog import find_grader, sources
 from course.extract import CannotExtract, Code
@@ -23,7 +25,6 @@ from course.report import Report
 from course.solutions import grader_class
 from course.source import Exercise, NotebookSource
 
-LARGEST = 20 * 2**20  # bytes of a submitted notebook
 TRIES_OF_A_SANDBOX = 3
 FOLDER = "course-autograde-"  # in the folder for temporary files
 
@@ -70,7 +71,7 @@ def read(code: bytes, name: str) -> Code:
         CannotExtract: if it is no notebook, or too large; the message says which.
     """
     if len(code) > LARGEST:
-        raise CannotExtract(f"{name} has {len(code) / 2**20:.0f} MB; at most {LARGEST // 2**20} MB are read.")
+        raise CannotExtract(f"{name} has {len(code) / 1e6:.0f} MB; at most {LARGEST / 1e6:.0f} MB are read.")
     if not code.strip():
         raise CannotExtract(f"{name} is empty.")
     try:
@@ -106,14 +107,11 @@ def mark_function(name: str, load: tuple[str, dict], kind: str, seconds: float |
 
 
 def _start(kind: str) -> sandbox.Session:
-    for attempt in range(TRIES_OF_A_SANDBOX):
-        try:
+    for _ in range(TRIES_OF_A_SANDBOX - 1):
+        with contextlib.suppress(sandbox.SandboxBroken, OSError):
             return _server(kind).start(Limits())
-        except (sandbox.SandboxBroken, OSError):
-            if attempt == TRIES_OF_A_SANDBOX - 1:
-                raise
-            time.sleep(0.5)
-    raise AssertionError
+        time.sleep(0.5)
+    return _server(kind).start(Limits())
 
 
 @cache

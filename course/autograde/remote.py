@@ -116,7 +116,7 @@ class RemoteFunction:
             return reply[1]
         raise _error(reply[1])
 
-    def _believe(self, told: list, inputs: Any) -> None:
+    def _believe(self, told: Any, inputs: Any) -> None:
         """Bring this side up to date with what a call did, as far as that is believed."""
         try:
             changes = travel.read_changes(told)

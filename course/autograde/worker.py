@@ -1,8 +1,8 @@
 """The untrusted side: runs a student's code and answers requests with plain data. No test is known here.
 
-Requests come pickled, from the trusted side: `load` takes one function out of a notebook, `call` calls it,
-`use` and `read` call or look into something that an earlier
-answer gave back. Replies go through `wire` and are believed by nobody.
+Requests come pickled, from the trusted side: `load` takes one function out of a notebook, `call` calls it, `drive` runs
+a larger piece of work that needs it; `use` and `read` call or look into something that an earlier answer gave back.
+Replies go through `wire` and are believed by nobody.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 from course.autograde import wire
 from course.autograde.randomness import random_states
 from course.autograde.travel import Change, Watch, unpack
+from course.compare import Mistake
 from course.extract import CannotExtract, Code, extract
 from course.grader_plugin import seed_everything
 from course.graders import forbid
@@ -74,7 +75,7 @@ class Worker:
 
     def define(self, function: Callable, forbids: tuple[str, ...]) -> str:
         """Take a function as it is: for the proof that graders judge here as they do in a notebook."""
-        forbid(forbids)  # and forget what they were: nothing in this process holds it any more
+        forbid(forbids)
         self.function = function
         return ""
 
@@ -112,9 +113,7 @@ class Worker:
 
 def _failure(error: BaseException) -> tuple:
     """What went wrong and in which line of the student's code."""
-    kind = next(
-        cls.__name__ for cls in type(error).__mro__ if cls.__module__ == "builtins" or cls.__name__ == "Mistake"
-    )
+    kind = next(cls.__name__ for cls in type(error).__mro__ if cls is Mistake or cls.__module__ == "builtins")
     try:
         message = str(error)
     except Exception:

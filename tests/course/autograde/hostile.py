@@ -278,7 +278,7 @@ import course.autograde.travel as travel
         for pid in [name for name in os.listdir("/proc") if name.isdigit()]:
             open(f"/proc/{pid}/environ", "rb").read()
             open(f"/proc/{pid}/mem", "rb").read(100)
-            os.listdir(f"/proc/{pid}/root/work")
+            os.listdir(f"/proc/{pid}/root")
     """)),
     "uses the network": Attack("read", _body("""
         import socket
