@@ -96,8 +96,8 @@ def _statements(code: Code, wanted: str) -> list[Statement]:
         source = without_magics(cell)
         place = code.name if len(code.cells) == 1 else f"{code.name}, code cell {number}"
         try:
-            tree = ast.parse(source)
-        except (SyntaxError, ValueError) as error:
+            found += _statements_of(source, place)
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             if re.search(rf"(?m)^(async\s+)?(def|class)\s+{wanted}\b", source):
                 line = getattr(error, "lineno", "?")
                 raise CannotExtract(
@@ -105,10 +105,30 @@ def _statements(code: Code, wanted: str) -> list[Statement]:
                 ) from None
             continue
         linecache.cache[f"<{place}>"] = (len(source), None, source.splitlines(keepends=True), f"<{place}>")
-        for node in tree.body:
-            table = symtable.symtable(ast.unparse(node), "statement", "exec")
-            found.append(Statement(node, place, _bound(node, table), _used(table)))
     return found
+
+
+def _statements_of(source: str, place: str) -> list[Statement]:
+    """Those of one cell.
+
+    Raises:
+        SyntaxError: if Python cannot read it.
+        ValueError: likewise.
+    """
+    lines, found = source.split("\n"), []
+    for node in ast.parse(source).body:
+        table = symtable.symtable(_text(node, lines), "statement", "exec")
+        found.append(Statement(node, place, _bound(node, table), _used(table)))
+    return found
+
+
+def _text(node: ast.stmt, lines: list[str]) -> str:
+    """A statement's own lines, below empty ones; if they hold more than it, what `ast` writes, which takes longer."""
+    first = min([node.lineno, *(decorator.lineno for decorator in getattr(node, "decorator_list", ()))])
+    rest = lines[node.end_lineno - 1].encode()[node.end_col_offset :].strip()
+    if node.col_offset or (rest and not rest.startswith(b"#")):
+        return ast.unparse(node)
+    return "\n" * (first - 1) + "\n".join(lines[first - 1 : node.end_lineno])
 
 
 def _needed(statements: list[Statement], name: str) -> list[Statement]:
@@ -202,7 +222,8 @@ def without_magics(cell: str) -> str:
     """Blank out IPython's % and ! lines, keeping the line numbers; a %% cell is no Python at all."""
     if cell.lstrip().startswith("%%"):
         return ""
-    return "\n".join("" if re.match(r"\s*[%!?]", line) else line for line in cell.splitlines())
+    lines = re.split(r"\r\n|\r|\n", cell)  # as Python does; splitlines would cut inside some strings
+    return "\n".join("" if re.match(r"\s*[%!?]", line) else line for line in lines)
 
 
 def _notebook_cells(name: str, text: str) -> tuple[str, ...]:

@@ -36,6 +36,25 @@ def test_magics_and_broken_cells_elsewhere_do_no_harm():
     assert extract(cells, "f")() == 1
 
 
+@pytest.mark.parametrize("cell", ["def g(a, a): pass", "nonlocal x", "-" * 100_000 + "1", "x = '\0'"])
+def test_a_cell_that_is_read_and_cannot_be_compiled_does_no_harm_to_others(cell):
+    assert extract(code(cell, "def f(): return 1"), "f")() == 1
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "A = 1; B = 2;\ndef f(): return A + B  # the end",
+        "A = 1; \\\nB = 2\ndef f(): return A + B",
+        "A, B = 1, 2; f = lambda: A + B; plot(A)",
+        "import functools\nA = 1\nB = 2\n\n@functools.cache\n# explained\ndef f(): return (A +\n  B)",
+        "A = len('a\u2028')\r\nB = 1\r\ndef f(): return A + B",
+    ],
+)
+def test_statements_are_found_however_they_are_written(cell):
+    assert extract(code(cell), "f")() == 3
+
+
 def test_a_function_assigned_from_another_is_found():
     assert extract(code("def g(): return 3", "f = g"), "f")() == 3
 
@@ -64,6 +83,7 @@ def test_conditional_imports_are_followed():
     [
         (("x = 1",), "wanted is not defined"),
         (("def wanted(x:\n    return x",), "Syntax error in line 1"),
+        (("a = 1\n\ndef wanted(x, x):\n    return x",), "Syntax error in line 3"),
         (("y = 1 / 0\ndef wanted(): return y",), "raised ZeroDivisionError"),
         (("import no_such_module_here\ndef wanted(): return no_such_module_here",), "ModuleNotFoundError"),
     ],
