@@ -98,13 +98,19 @@ class Training:
         loss = self.loss(self.step)
         loss.backward()
         if self.clip:
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
+            self._clip()
         for optimizer in self.optimizers:
             optimizer.step()
         self._record(loss.item())
         self.step += 1
         self._keep()
         return loss.item()
+
+    def _clip(self) -> None:
+        """What ``clip_grad_norm_`` does, which also multiplies by one."""
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
+        if not norm + 1e-6 <= self.clip:
+            torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), self.clip, norm)
 
     def _record(self, loss: float) -> None:
         if self.step % LOSS_EVERY == 0:

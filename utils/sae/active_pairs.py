@@ -34,6 +34,12 @@ class Pairs:
     n_latents: int
 
     @classmethod
+    def at(cls, places: Int[Tensor, "pair"], n_rows: int, n_latents: int) -> "Pairs":
+        """Those at ascending places of the flattened matrix."""
+        rows = places // n_latents
+        return cls(rows, places - rows * n_latents, n_rows, n_latents)
+
+    @classmethod
     def below_one_another(cls, parts: Sequence["Pairs"]) -> "Pairs":
         """The pairs of matrices stacked row-wise."""
         starts = [sum(part.n_rows for part in parts[:index]) for index in range(len(parts))]
@@ -71,29 +77,27 @@ def _first_of_each(numbers: Int[Tensor, "pair"], n: int) -> Int[Tensor, "n"]:
     return counts.cumsum(0) - counts
 
 
-def at_places(pre: Float[Tensor, "row latent"], places: Int[Tensor, "pair"]) -> tuple[Float[Tensor, "pair"], Pairs]:
-    """The pre-activations at ascending places of the flattened matrix, and their pairs."""
-    rows = places // pre.shape[1]
-    return pre.flatten()[places], Pairs(rows, places - rows * pre.shape[1], *pre.shape)
-
-
 def encode_pairs(
     x: Float[Tensor, "row d_in"],
     offset: Float[Tensor, "d_in"] | None,
     encoder: Float[Tensor, "latent d_in"],
     b_enc: Float[Tensor, "latent"],
-    select: Callable[[Float[Tensor, "row latent"]], tuple[Float[Tensor, "pair"], Pairs]],
+    select: Callable[[Tensor, Tensor, Tensor], tuple[Float[Tensor, "pair"], Int[Tensor, "pair"]]],
     rows_at_once: int | None = None,
 ) -> tuple[Float[Tensor, "pair"], Pairs]:
-    """Those of the pre-activations ``(x - offset) @ encoder.T + b_enc`` that ``select`` picks, and their places.
+    """Some of the pre-activations ``(x - offset) @ encoder.T + b_enc``, and where they are.
 
-    ``rows_at_once`` bounds the memory for pre-activations, where ``select`` does not need to see the whole batch.
+    Args:
+        select: Called with ``(x - offset, encoder, b_enc)``; the pre-activations that it picks, and their places in the
+            flattened matrix, ascending.
+        rows_at_once: Bounds the memory for pre-activations, where ``select`` does not need to see the whole batch.
     """
     with torch.no_grad():
         centred = x if offset is None else x - offset
         parts = centred.split(rows_at_once or len(x))
-        values, pairs = zip(*(select(torch.addmm(b_enc, part, encoder.T)) for part in parts), strict=True)
-        joined = Pairs.below_one_another(pairs)
+        values, places = zip(*(select(part, encoder, b_enc) for part in parts), strict=True)
+        found = zip(places, parts, strict=True)
+        joined = Pairs.below_one_another([Pairs.at(at, len(part), len(encoder)) for at, part in found])
     return _Encode.apply(centred, offset, encoder, b_enc, torch.cat(values), joined), joined
 
 

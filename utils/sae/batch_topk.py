@@ -3,10 +3,9 @@
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from utils.sae.active_pairs import Pairs, at_places
 from utils.sae.largest import largest
 from utils.sae.topk import TopK
 
@@ -27,7 +26,7 @@ class BatchTopK(TopK):
     """
 
     kind = "batchtopk"
-    rows_at_once = None
+    entries_at_once = None
 
     def __init__(self, d_in: int, n_latents: int, *, k: int, **options: Any) -> None:
         super().__init__(d_in, n_latents, k=k, **options)
@@ -41,10 +40,12 @@ class BatchTopK(TopK):
         self._follow(values.detach())
         return torch.zeros_like(flat).scatter(0, places, values).view_as(pre)
 
-    def select(self, pre: Float[Tensor, "batch latent"]) -> tuple[Float[Tensor, "pair"], Pairs]:
-        values, pairs = at_places(pre, largest(pre.view(1, -1), self.k * len(pre)))
+    def select(
+        self, x: Float[Tensor, "batch d_in"], encoder: Float[Tensor, "latent d_in"], b_enc: Float[Tensor, "latent"]
+    ) -> tuple[Float[Tensor, "pair"], Int[Tensor, "pair"]]:
+        values, places = largest(torch.addmm(b_enc, x, encoder.T).view(1, -1), self.k * len(x))
         self._follow(values)
-        return values, pairs
+        return values, places
 
     @torch.no_grad()
     def _follow(self, kept: Float[Tensor, "pair"]) -> None:

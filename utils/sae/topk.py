@@ -3,12 +3,13 @@
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from utils.sae.active_pairs import Pairs, at_places, decode_pairs, encode_pairs
+from utils.sae.active_pairs import Pairs, decode_pairs, encode_pairs
 from utils.sae.dictionary import Dictionary, Pass
 from utils.sae.largest import largest
+from utils.sae.screening import largest_of_product, screening_pays
 
 
 class TopK(Dictionary):
@@ -28,7 +29,7 @@ class TopK(Dictionary):
     """
 
     kind = "topk"
-    rows_at_once: int | None = 512
+    entries_at_once: int | None = 2**22
 
     def __init__(self, d_in: int, n_latents: int, *, k: int, **options: Any) -> None:
         super().__init__(d_in, n_latents, **options)
@@ -40,15 +41,20 @@ class TopK(Dictionary):
         values, latents = pre.topk(self.k, sorted=False)
         return torch.zeros_like(pre).scatter(-1, latents, values.relu())
 
-    def select(self, pre: Float[Tensor, "batch latent"]) -> tuple[Float[Tensor, "pair"], Pairs]:
-        """The pre-activations that may be active in training, and their places."""
-        return at_places(pre, largest(pre, self.k))
+    def select(
+        self, x: Float[Tensor, "batch d_in"], encoder: Float[Tensor, "latent d_in"], b_enc: Float[Tensor, "latent"]
+    ) -> tuple[Float[Tensor, "pair"], Int[Tensor, "pair"]]:
+        """The pre-activations that may be active in training, and their places in the flattened matrix of all."""
+        if x.dtype == torch.float32 and screening_pays(self.d_in, self.n_latents, self.k):
+            return largest_of_product(x, encoder, b_enc, self.k)
+        return largest(torch.addmm(b_enc, x, encoder.T), self.k)
 
     def training_pass(self, x: Float[Tensor, "batch d_in"]) -> Pass:
         if x.device.type != "cpu":
             return super().training_pass(x)
         offset = None if self.is_transcoder else self.b_dec
-        values, pairs = encode_pairs(x, offset, self.encoder, self.b_enc, self.select, self.rows_at_once)
+        rows_at_once = max(1, self.entries_at_once // self.n_latents) if self.entries_at_once else len(x)
+        values, pairs = encode_pairs(x, offset, self.encoder, self.b_enc, self.select, rows_at_once)
         values = values.relu()
         outputs = [output + self.skipped(x) for output in self.reconstructions_of_pairs(values, pairs)]
         fired = torch.zeros(self.n_latents, dtype=torch.bool).index_fill_(0, pairs.latents[values > 0], True)

@@ -52,8 +52,8 @@ def test_training_on_active_pairs_gives_the_dense_gradients(kind, options, laten
     gradients = []
     for dense in (False, True):
         dictionary = randomised(MAKERS[kind](D, latents, **options)).train()
-        if dictionary.rows_at_once:
-            dictionary.rows_at_once = 9
+        if dictionary.entries_at_once:
+            dictionary.entries_at_once = 9 * dictionary.n_latents
         passed = super(TopK, dictionary).training_pass(x) if dense else dictionary.training_pass(x)
         sum((output - y).pow(2).sum() for output in passed.outputs).backward()
         gradients.append({name: p.grad for name, p in dictionary.named_parameters()} | {"fired": passed.fired})
