@@ -48,13 +48,17 @@ def test_size_does_not_matter(scale):
 
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])
-def test_factors_that_round_as_badly_as_can_be(sign):
-    """All numbers lie about halfway between two of bfloat16, and all errors point the same way."""
-    latents, d_in = 32, 512
-    x = torch.full((2, d_in), 1 + 2**-8) * sign
-    places = torch.randperm(latents, generator=torch.Generator().manual_seed(0))[:, None]
-    encoder = (torch.where(places % 2 == 0, 1 + 2**-8, 1 + 3 * 2**-8) + 1e-4 * places).expand(-1, d_in).contiguous()
-    assert_same(x, encoder, torch.zeros(latents), 4)
+def test_rounding_that_turns_the_order_round(sign):
+    """The numbers of the four largest rows round down, those of the sixty others up, and these then seem larger."""
+    half, little = 256, 2.0**-14
+    up, down, below_one = 1 + 2**-8 + little, 1 + 2**-8 - little, 1 - 2**-9 + little
+    x = torch.tensor([up] * half + [down] * half).repeat(2, 1) * sign
+    rows = [[down] * 2 * half] * 4 + [[up] * half + [below_one] * half] * 60
+    encoder = torch.tensor(rows) * sign
+    assert ((x.bfloat16() @ encoder.bfloat16().T).topk(4).indices >= 4).all()
+    values, places = largest_of_product(x, encoder, torch.zeros(64), 4)
+    assert places.tolist() == [0, 1, 2, 3, 64, 65, 66, 67]
+    torch.testing.assert_close(values, (x @ encoder.T).flatten()[places])
 
 
 @settings(deadline=None)
