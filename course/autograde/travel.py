@@ -62,10 +62,15 @@ def unpack(data: bytes) -> Any:
 
 
 class _Pickler(cloudpickle.Pickler):
-    """Adds what cloudpickle lacks: random generators, context variables, tests' cached functions, NNsight's wrapper."""
+    """Adds what cloudpickle lacks: random generators, context variables, tests' cached functions, NNsight's wrapper.
+
+    Tensors go as NumPy's arrays do, several times as fast as torch writes them.
+    """
 
     def reducer_override(self, value: Any) -> Any:
         kind = type(value)
+        if _is_plain_tensor(value):
+            return _tensor, (value.detach().numpy(), value.requires_grad, kind)
         if kind.__name__ == "Generator" and kind.__module__ == "torch._C":
             return _generator, (str(value.device), value.get_state())
         if kind.__name__ == "NNsight" and kind.__module__.startswith("nnsight."):
@@ -79,6 +84,31 @@ class _Pickler(cloudpickle.Pickler):
 
 def _context_variable(name: str, default: Any) -> ContextVar:
     return ContextVar(name, default=default)
+
+
+def _is_plain_tensor(value: Any) -> bool:
+    """Whether a tensor or parameter is no more than its shape and numbers, which NumPy knows."""
+    torch = sys.modules.get("torch")
+    return (
+        torch is not None
+        and type(value) in (torch.Tensor, torch.nn.Parameter)
+        and value.device.type == "cpu"
+        and value.layout is torch.strided
+        and value.dtype in (torch.float32, torch.float64, torch.int64, torch.int32, torch.bool)
+        and value.is_contiguous()
+        and not (value.is_conj() or value.is_neg() or value._backward_hooks or vars(value))
+    )
+
+
+def _tensor(array: Any, requires_grad: bool, kind: type) -> Any:
+    import torch
+
+    tensor = torch.from_numpy(array)
+    return (
+        torch.nn.Parameter(tensor, requires_grad)
+        if kind is torch.nn.Parameter
+        else tensor.requires_grad_(requires_grad)
+    )
 
 
 def _generator(device: str, state: Any) -> Any:
