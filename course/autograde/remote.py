@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from course.autograde import travel, wire
+from course.autograde import believe, travel, wire
 from course.autograde.randomness import move_on, random_states, seed_from
 from course.autograde.sandbox import Session
 from course.compare import Mistake
@@ -119,11 +119,11 @@ class RemoteFunction:
     def _believe(self, told: Any, inputs: Any) -> None:
         """Bring this side up to date with what a call did, as far as that is believed."""
         try:
-            changes = travel.read_changes(told)
+            changes = believe.read_changes(told)
         except ValueError:
             raise Unanswered("The reply breaks the protocol.") from None
         move_on(change.place[0] for change in changes if change.kind == "drawn" and change.place)
-        self.harm = travel.apply(changes, inputs, self._repairs)
+        self.harm = believe.apply(changes, inputs, self._repairs)
 
     def _why(self, problem: Exception) -> str:
         if isinstance(problem, TimeoutError):

@@ -14,8 +14,9 @@ from functools import partial
 from typing import Any
 
 from course.autograde import wire
+from course.autograde.changes import Change, Watch
 from course.autograde.randomness import random_states
-from course.autograde.travel import Change, Watch, unpack
+from course.autograde.travel import unpack
 from course.compare import Mistake
 from course.extract import CannotExtract, Code, extract
 from course.grader_plugin import seed_everything

@@ -620,13 +620,15 @@ class TestShareRight:
 
     @points(1, hint="A tie is not a lead: the right word must be strictly ahead.")
     def test_a_tie_is_not_a_lead(self, answer):
-        answer.should_give(torch.zeros(2), torch.zeros(2, 4, 5), torch.tensor([0, 1, 2, 3]), torch.tensor([1, 2, 3, 4]))
+        logits = torch.zeros(2, 4, 5)
+        logits[:, 3, 3] = 1.0  # the only lead
+        answer.should_give(torch.full((2,), 0.25), logits, torch.tensor([0, 1, 2, 3]), torch.tensor([1, 2, 3, 4]))
 
     @points(1, hint="The right word need not be the likeliest of all, only likelier than the wrong one.")
     def test_only_the_two_words_compete(self, answer):
         logits = torch.zeros(1, 3, 6)
-        logits[..., 5], logits[..., 0] = 9.0, 1.0
-        answer.should_give(torch.ones(1), logits, torch.tensor([0, 0, 0]), torch.tensor([1, 2, 3]))
+        logits[..., 5], logits[..., 0], logits[:, 2, 3] = 9.0, 1.0, 2.0
+        answer.should_give(torch.tensor([2 / 3]), logits, torch.tensor([0, 0, 0]), torch.tensor([1, 2, 3]))
 
     mutants = {
         "counts ties": lambda logits, right, wrong: (

@@ -206,11 +206,11 @@ from utils.circuits import Circuit, Graph
     return circuit
     """)),
     "says that its inputs became zero": Attack("forge", """
-import course.autograde.travel as travel
+import course.autograde.changes as told
 """ + _body("""
-        travel.Watch.changes = lambda self: [
-            travel.Change("input", (0, 0), torch.zeros(1)), travel.Change("list", (0, 0), []),
-            travel.Change("count", (0,), 10**9), travel.Change("nothing", (), None), travel.Change("model", (0, 0), ""),
+        told.Watch.changes = lambda self: [
+            told.Change("input", (0, 0), torch.zeros(1)), told.Change("list", (0, 0), []),
+            told.Change("count", (0,), 10**9), told.Change("nothing", (), None), told.Change("model", (0, 0), ""),
         ]
     """)),
     "changes its input to make the truth zero": Attack("forge", _value("pattern.zero_()\n    " + WRONG)),

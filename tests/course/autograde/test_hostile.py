@@ -89,9 +89,9 @@ def test_an_attack_spoils_neither_the_next_exercise_nor_the_next_submission(kind
 
 
 SPOILS = """
-import torch, course.autograde.travel as travel
+import torch, course.autograde.changes as told
 def value_zeroing(model, tokens):
-    travel.Watch.changes = lambda self: [travel.Change("model", (0, 0), "spoilt by a rival"), travel.Change(*LAST)]
+    told.Watch.changes = lambda self: [told.Change("model", (0, 0), "spoilt by a rival"), told.Change(*LAST)]
     return torch.zeros(1)
 """
 
