@@ -192,8 +192,8 @@ def _ending(this_round: Round) -> str:
             "",
             *lines,
             "",
-            *([f"Mended: {note}" for note in this_round.notes]),
-            *([f"NOT DONE: {problem}" for problem in this_round.problems]),
+            *(f"Mended: {note}" for note in this_round.notes),
+            *(f"NOT DONE: {problem}" for problem in this_round.problems),
             f"The marks are in {place}/gradebook.db{feedback}.",
         ]
     )
