@@ -3,29 +3,15 @@
 ``import utils`` is light. Everything that needs torch is imported when it is first used.
 """
 
-import importlib
-import importlib.util
-from typing import Any
+from utils.lazy import on_first_use
 
 _HOME_OF = {
-    "HubUnavailable": "utils.models.load",
-    "available_models": "utils.models.load",
-    "check_words": "utils.models.tokenizer",
-    "hub_available": "utils.models.load",
-    "load_model": "utils.models.load",
-    "load_tokenizer": "utils.models.load",
+    "HubUnavailable": "models.load",
+    "available_models": "models.load",
+    "check_words": "models.tokenizer",
+    "hub_available": "models.load",
+    "load_model": "models.load",
+    "load_tokenizer": "models.load",
 }
 __all__ = sorted(_HOME_OF)
-
-
-def __getattr__(name: str) -> Any:
-    """Import a public name from the module that defines it, or a module, the first time it is asked for."""
-    if name in _HOME_OF:
-        return getattr(importlib.import_module(_HOME_OF[name]), name)
-    if not name.startswith("_") and importlib.util.find_spec(f"utils.{name}"):
-        return importlib.import_module(f"utils.{name}")
-    raise AttributeError(f"module 'utils' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = on_first_use(__name__, _HOME_OF)

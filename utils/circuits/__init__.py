@@ -11,9 +11,7 @@ Models that :class:`utils.transformer.Transformer` does not cover (rotary positi
 heads, attention and MLP side by side) run by their own modules instead (``plain``), which is slower.
 """
 
-import importlib
-import importlib.util
-from typing import Any
+from utils.lazy import on_first_use
 
 _HOME_OF = {
     "ACDCRun": "decisions",
@@ -42,16 +40,4 @@ _HOME_OF = {
     "shuffled_order": "discovery",
 }
 __all__ = sorted(_HOME_OF)
-
-
-def __getattr__(name: str) -> Any:
-    """Import a public name from the module that defines it, or a module, the first time it is asked for."""
-    if name in _HOME_OF:
-        return getattr(importlib.import_module(f"utils.circuits.{_HOME_OF[name]}"), name)
-    if not name.startswith("_") and importlib.util.find_spec(f"utils.circuits.{name}"):
-        return importlib.import_module(f"utils.circuits.{name}")
-    raise AttributeError(f"module 'utils.circuits' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = on_first_use(__name__, _HOME_OF)

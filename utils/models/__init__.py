@@ -1,8 +1,6 @@
 """Models to study: the micro-world they read, how they are trained, loaded and measured."""
 
-import importlib
-import importlib.util
-from typing import Any
+from utils.lazy import on_first_use
 
 _HOME_OF = {
     "HubUnavailable": "load",
@@ -24,12 +22,4 @@ _HOME_OF = {
     "year_prompts": "prompts",
 }
 __all__ = sorted(_HOME_OF)
-
-
-def __getattr__(name: str) -> Any:
-    """Import a public name from the module that defines it, or a module, the first time it is asked for."""
-    if name in _HOME_OF:
-        return getattr(importlib.import_module(f"utils.models.{_HOME_OF[name]}"), name)
-    if not name.startswith("_") and importlib.util.find_spec(f"utils.models.{name}"):
-        return importlib.import_module(f"utils.models.{name}")
-    raise AttributeError(f"module 'utils.models' has no attribute {name!r}")
+__getattr__, __dir__ = on_first_use(__name__, _HOME_OF)

@@ -5,9 +5,7 @@ how the grids are computed: ``runs``, ``fast``, ``streams``, ``heads``, ``answer
 path between two components, ``ablation`` takes one away. ``inputs`` and ``measuring`` check what all of them are given.
 """
 
-import importlib
-import importlib.util
-from typing import Any
+from utils.lazy import on_first_use
 
 _HOME_OF = {
     "ablate": "ablation",
@@ -19,16 +17,4 @@ _HOME_OF = {
     "path_patch_to_logits": "path_patching",
 }
 __all__ = sorted(_HOME_OF)
-
-
-def __getattr__(name: str) -> Any:
-    """Import a public name from the module that defines it, or a module, the first time it is asked for."""
-    if name in _HOME_OF:
-        return getattr(importlib.import_module(f"utils.patching.{_HOME_OF[name]}"), name)
-    if not name.startswith("_") and importlib.util.find_spec(f"utils.patching.{name}"):
-        return importlib.import_module(f"utils.patching.{name}")
-    raise AttributeError(f"module 'utils.patching' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = on_first_use(__name__, _HOME_OF)

@@ -5,9 +5,7 @@ Read in this order: ``dictionary`` (what all share), ``l1``, ``topk``, ``gated``
 ``baselines``; then ``saelens`` and ``shipped`` (files), ``gallery``, ``dashboard``. ``active_pairs`` makes TopK fast.
 """
 
-import importlib
-import importlib.util
-from typing import Any
+from utils.lazy import on_first_use
 
 _HOME_OF = {
     "BatchTopK": "batch_topk",
@@ -41,16 +39,4 @@ _HOME_OF = {
     "train_dictionary": "training",
 }
 __all__ = sorted(_HOME_OF)
-
-
-def __getattr__(name: str) -> Any:
-    """Import a public name from the module that defines it, or a module, the first time it is asked for."""
-    if name in _HOME_OF:
-        return getattr(importlib.import_module(f"utils.sae.{_HOME_OF[name]}"), name)
-    if not name.startswith("_") and importlib.util.find_spec(f"utils.sae.{name}"):
-        return importlib.import_module(f"utils.sae.{name}")
-    raise AttributeError(f"module 'utils.sae' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = on_first_use(__name__, _HOME_OF)

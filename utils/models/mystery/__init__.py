@@ -4,8 +4,7 @@
 learner says about it; ``unseal`` tells the truth. ``python -m utils.models.mystery`` makes fresh pools.
 """
 
-import importlib
-from typing import Any
+from utils.lazy import on_first_use
 
 _HOME_OF = {
     "Mystery": "pool",
@@ -20,10 +19,4 @@ _HOME_OF = {
     "unseal": "truth",
 }
 __all__ = sorted(_HOME_OF)
-
-
-def __getattr__(name: str) -> Any:
-    """Import a public name from the module that defines it, the first time it is asked for."""
-    if name in _HOME_OF:
-        return getattr(importlib.import_module(f"utils.models.mystery.{_HOME_OF[name]}"), name)
-    raise AttributeError(f"module 'utils.models.mystery' has no attribute {name!r}")
+__getattr__, __dir__ = on_first_use(__name__, _HOME_OF)
