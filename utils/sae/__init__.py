@@ -2,7 +2,8 @@
 
 Read in this order: ``dictionary`` (what all share), ``l1``, ``topk``, ``gated``, ``jumprelu``, ``batch_topk``,
 ``matryoshka`` (a page each), ``training``, ``revival``; then ``activations``, ``evaluation``, ``matching`` and
-``baselines``; then ``saelens`` and ``shipped`` (files), ``gallery``, ``dashboard``. ``active_pairs`` makes TopK fast.
+``baselines``; then ``saelens`` and ``shipped`` (files), ``gallery``, ``dashboard``. What makes TopK fast:
+``active_pairs``, ``largest``, ``screening``.
 """
 
 from utils.lazy import on_first_use

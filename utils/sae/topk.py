@@ -30,6 +30,7 @@ class TopK(Dictionary):
 
     kind = "topk"
     entries_at_once: int | None = 2**22
+    """How many pre-activations a training step holds at once; those of the whole batch if None."""
 
     def __init__(self, d_in: int, n_latents: int, *, k: int, **options: Any) -> None:
         super().__init__(d_in, n_latents, **options)
