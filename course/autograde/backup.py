@@ -1,4 +1,4 @@
-"""A copy of the gradebook before each run that writes into it."""
+"""Copies of the gradebook: one before each run that writes into it, and one to read while it is written."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ KEPT = 20
 
 
 def back_up(gradebook: Path, folder: Path, kept: int = KEPT) -> Path:
-    """Copy a gradebook with sqlite's own backup, also while somebody else reads or writes it.
+    """Copy a gradebook into a folder of dated copies.
 
     Args:
         gradebook: the database.
@@ -19,15 +19,23 @@ def back_up(gradebook: Path, folder: Path, kept: int = KEPT) -> Path:
         kept: how many copies stay; the oldest go.
 
     Returns:
-        The copy. It has its name only once it is complete.
+        The copy.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    copy = folder / f"{gradebook.stem}-{datetime.now():%Y-%m-%d-%H%M%S-%f}.db"
-    unfinished = folder / f"{gradebook.stem}.unfinished"
-    unfinished.unlink(missing_ok=True)
-    with closing(sqlite3.connect(gradebook)) as source, closing(sqlite3.connect(unfinished)) as target:
-        source.backup(target)
-    unfinished.replace(copy)
+    copy = copy_database(gradebook, folder / f"{gradebook.stem}-{datetime.now():%Y-%m-%d-%H%M%S-%f}.db")
     for old in sorted(folder.glob(f"{gradebook.stem}-*.db"))[:-kept]:
         old.unlink()
     return copy
+
+
+def copy_database(database: Path, copy: Path) -> Path:
+    """Copy with sqlite's own backup, also while somebody else reads or writes it. The copy gets its name once complete.
+
+    Returns:
+        The copy.
+    """
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = copy.with_suffix(".unfinished")
+    unfinished.unlink(missing_ok=True)
+    with closing(sqlite3.connect(database)) as source, closing(sqlite3.connect(unfinished)) as target:
+        source.backup(target)
+    return unfinished.replace(copy)

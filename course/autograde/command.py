@@ -91,7 +91,8 @@ def _autograde(options: argparse.Namespace, mark: Mark, choose: Callable[[str], 
     if not notebooks or not (folder / "gradebook.db").exists():
         raise CannotAutograde(f"{week} is not released yet. Release it: python -m course release {week}")
     students = _students(folder, week, options.student)
-    markers, kind = _markers(options, mark, choose)
+    processes = options.workers or _cores()
+    markers, kind = _markers(options, mark, choose, processes)
     try:
         if kind == "none":
             print(f"WITHOUT A SANDBOX. {UNTRUSTED} It can also read and change your files.", file=sys.stderr)
@@ -99,7 +100,8 @@ def _autograde(options: argparse.Namespace, mark: Mark, choose: Callable[[str], 
         with Results(folder / RESULTS) as results:
             if options.force:
                 results.forget(task for found in tasks.values() for task in found)
-            this_round = Round(folder, week, tasks, results, kind, feedback=not options.no_feedback)
+            printers = max(1, processes // 2)  # a page takes half as long as the marking
+            this_round = Round(folder, week, tasks, results, kind, not options.no_feedback, printers)
             try:
                 return _go_round(this_round, markers)
             finally:
@@ -127,13 +129,15 @@ def _students(folder: Path, week: str, wanted: list[str] | None) -> list[str]:
     return list(dict.fromkeys(wanted)) if wanted else there
 
 
-def _markers(options: argparse.Namespace, mark: Mark, choose: Callable[[str], str]) -> tuple[Markers, str]:
+def _markers(
+    options: argparse.Namespace, mark: Mark, choose: Callable[[str], str], processes: int
+) -> tuple[Markers, str]:
     """Who marks, and in which sandbox."""
     if options.scheduler:
         cluster = Cluster(options.scheduler, mark, choose, options.sandbox)
         return cluster, cluster.sandbox
     kind = choose(options.sandbox)
-    return Pool(partial(mark_task, mark, kind), options.workers or _cores()), kind
+    return Pool(partial(mark_task, mark, kind), processes), kind
 
 
 def _cores() -> int:

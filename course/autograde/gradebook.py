@@ -9,9 +9,7 @@ from nbgrader import api
 from nbgrader.coursedir import CourseDirectory
 
 from course.autograde.backup import back_up
-from course.autograde.record import hold_the_lock, load_config
-
-SQLITE = "sqlite:///"
+from course.autograde.record import SQLITE, hold_the_lock, load_config
 
 
 @dataclass

@@ -2,7 +2,8 @@
 
 nbgrader does all of it, with its own steps but one: instead of executing the notebook, marks that are known are put in
 (`course.autograde.fill`). It reads a copy of the submission that is safe to show (`course.autograde.staging`). Manual
-marks and comments stay. `record` runs in one process at a time, which a lock sees to.
+marks and comments stay. `record` runs in one process at a time, which a lock sees to. `write_feedback`, which takes
+most of the time, runs beside it in several: each reads a copy of the gradebook.
 """
 
 from __future__ import annotations
@@ -26,12 +27,14 @@ from traitlets.config.loader import PyFileConfigLoader
 from traitlets.log import get_logger
 
 from course.autograde import staging
+from course.autograde.backup import copy_database
 from course.autograde.fill import FillChecks, SaveRemarks
 from course.autograde.marks import NotebookMarks
 from course.autograde.outcome import remark
 from course.autograde.tasks import Changed, Task, timestamp
 
-STAGED = ".staged"  # in nbgrader's course folder
+STAGED, COPIES = ".staged", ".copies"  # in nbgrader's course folder
+SQLITE = "sqlite:///"
 EXECUTES = ("course.nbgrader_config.RunSubmission", "nbgrader.preprocessors.Execute")
 NOT_SHOWN = "The cells that were handed in cannot be shown here. The file is in the folder of submissions."
 
@@ -56,10 +59,11 @@ class Recorded:
 
     seconds: float
     notes: tuple[str, ...]  # what was mended in the notebooks, for the instructor
+    gradebook: str  # the address of one that nobody writes into, for `write_feedback`
 
 
 def record(job: Job) -> Recorded:
-    """Write a job into the gradebook, `autograded/` and `feedback/`. Doing it again changes nothing.
+    """Write a job into the gradebook and `autograded/`. Doing it again changes nothing.
 
     Raises:
         Changed: if a file is not what it was when it was marked.
@@ -77,7 +81,34 @@ def record(job: Job) -> Recorded:
                 raise
             notes.append(f"The cells of {job.student} could not be shown; the marks are kept.")
             _record(replace(job, without_cells=True))
-    return Recorded(time.perf_counter() - began, tuple(notes))
+        gradebook = _copy_of_the_gradebook(job) if job.feedback else ""
+    return Recorded(time.perf_counter() - began, tuple(notes), gradebook)
+
+
+def write_feedback(job: Job, gradebook: str) -> None:
+    """Write the pages for a student whose week is recorded.
+
+    Args:
+        gradebook: from `record`.
+    """
+    config = load_config(job.folder)
+    course = _course(job, config)
+    course.db_url = gradebook
+    feedback = GenerateFeedback(coursedir=course, config=config)
+    feedback.force = True
+    with _notes():
+        feedback.start()
+    if COPIES in Path(gradebook).parts:
+        Path(gradebook.removeprefix(SQLITE)).unlink()
+
+
+def _copy_of_the_gradebook(job: Job) -> str:
+    """The address of a copy for one student; of the gradebook itself where it is on a database server."""
+    address = _course(job, load_config(job.folder)).db_url
+    if not address.startswith(SQLITE):
+        return address
+    copy = copy_database(Path(address.removeprefix(SQLITE)), job.folder / COPIES / f"{job.student}.db")
+    return f"{SQLITE}{copy}"
 
 
 def _record(job: Job) -> None:
@@ -88,10 +119,6 @@ def _record(job: Job) -> None:
     config = load_config(job.folder)
     _autograder(job, config, marks).start()
     shutil.rmtree(stage, ignore_errors=True)
-    if job.feedback:
-        feedback = GenerateFeedback(coursedir=_course(job, config), config=config)
-        feedback.force = True
-        feedback.start()
 
 
 def _stage(job: Job, folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     from course.autograde.gradebook import Standing
 
 SECONDS_TO_WRITE = 300
-"""The most for one student's week in nbgrader; a notebook made to hang it is then shown without its cells."""
+"""The most for one student's week in nbgrader, and for the pages; a notebook made to hang it is then shown without its
+cells."""
 
 
 class Markers(Protocol):
@@ -42,6 +44,7 @@ class Round:
     results: Results
     sandbox: str
     feedback: bool = True
+    printers: int = 1  # processes that write the pages for the students
     marks: dict[Task, NotebookMarks] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)  # of the course or this machine: to be done again
     notes: list[str] = field(default_factory=list)  # what was mended in notebooks
@@ -51,6 +54,7 @@ class Round:
 
     def __post_init__(self) -> None:
         self._writer = Pool(_call, 1, tries=1, seconds=SECONDS_TO_WRITE)
+        self._printer = Pool(_call, self.printers, tries=1, seconds=SECONDS_TO_WRITE)
         self._backed_up = False
 
     def recall(self) -> list[Task]:
@@ -85,14 +89,17 @@ class Round:
             markers.submit(task)
         for student in self.unwritten():
             self._write(student)
-        while markers.pending or self._writer.pending:
+        while markers.pending or self._writer.pending or self._printer.pending:
             for task, result in markers.poll(0.2):
                 self._take(task, result)
             for request, result in self._writer.poll(0 if markers.pending else 0.2):
                 self._took(request, result)
+            for request, result in self._printer.poll(0 if markers.pending or self._writer.pending else 0.2):
+                self._printed(request, result)
 
     def close(self) -> None:
         self._writer.close()
+        self._printer.close()
 
     def _take(self, task: Task, result: NotebookMarks | Failed) -> None:
         """Keep a result, and write the student if it was the last."""
@@ -108,11 +115,12 @@ class Round:
 
     def _write(self, student: str, *, without_cells: bool = False) -> None:
         from course.autograde.gradebook import back_up_gradebook
-        from course.autograde.record import Job, record
+        from course.autograde.record import COPIES, Job, record
 
         if not self._backed_up:
             self._backed_up = True
             self._ask(partial(back_up_gradebook, self.folder))
+            shutil.rmtree(self.folder / COPIES, ignore_errors=True)  # of a run that was killed
         tasks = self.tasks[student]
         was = self.results.was_untrusted(student, self.week)
         self.results.recording(student, self.week, untrusted=was or self._untrusted(student))
@@ -121,18 +129,41 @@ class Round:
 
     def _took(self, request: partial, result: Any) -> None:
         """nbgrader has a student's week, or not."""
+        from course.autograde.record import write_feedback
+
         (job,) = request.args
         if isinstance(result, Failed) and result.died and not job.without_cells:
-            self.notes.append(f"The cells of {job.student} could not be shown; the marks are kept.")
-            self._write(job.student, without_cells=True)
+            self._write_without_cells(job.student)
             return
         if isinstance(result, Failed):
             self.problems.append(f"nbgrader did not take the marks of {job.student}. {result.reason}")
+            self.tell(0, 1)
+            return
+        self.notes += result.notes
+        if job.feedback:
+            self._printer.submit(partial(write_feedback, job, result.gradebook))
         else:
-            self.notes += result.notes
-            self.written += 1
-            fingerprint, untrusted = self._fingerprint(job.student), self._untrusted(job.student)
-            self.results.set_recorded(job.student, self.week, fingerprint, untrusted=untrusted)
+            self._done(job.student)
+
+    def _printed(self, request: partial, result: Any) -> None:
+        """The pages for a student are there, or not."""
+        job, _ = request.args
+        if not isinstance(result, Failed):
+            self._done(job.student)
+        elif not job.without_cells:
+            self._write_without_cells(job.student)
+        else:
+            self.problems.append(f"The pages for {job.student} could not be written. {result.reason}")
+            self.tell(0, 1)
+
+    def _write_without_cells(self, student: str) -> None:
+        self.notes.append(f"The cells of {student} could not be shown; the marks are kept.")
+        self._write(student, without_cells=True)
+
+    def _done(self, student: str) -> None:
+        self.written += 1
+        fingerprint, untrusted = self._fingerprint(student), self._untrusted(student)
+        self.results.set_recorded(student, self.week, fingerprint, untrusted=untrusted)
         self.tell(0, 1)
 
     def _ask(self, request: partial) -> Any:

@@ -21,7 +21,7 @@ from course.autograde.gradebook import back_up_gradebook, look
 from course.autograde.marks import ExerciseMark, NotebookMarks
 from course.autograde.outcome import UNTRUSTED
 from course.autograde.pool import Failed
-from course.autograde.record import STAGED, Job, Recorded, hold_the_lock, load_config, record
+from course.autograde.record import COPIES, STAGED, Job, Recorded, hold_the_lock, load_config, record, write_feedback
 from course.autograde.round import Round
 from course.autograde.store import Results
 from course.autograde.tasks import Changed, find_tasks
@@ -61,7 +61,11 @@ class Desk:
         return dataclasses.replace(Job(self.folder, student, self.course.week, tuple(tasks), (given,)), **changes)
 
     def record(self, student: str, given: NotebookMarks, **changes: object) -> Recorded:
-        return record(self.job(student, given, **changes))
+        job = self.job(student, given, **changes)
+        recorded = record(job)
+        if job.feedback:
+            write_feedback(job, recorded.gradebook)
+        return recorded
 
     def book(self) -> Gradebook:
         return Gradebook(f"sqlite:///{self.folder / 'gradebook.db'}")
@@ -231,6 +235,37 @@ def test_cells_that_hang_nbgrader_cost_no_points(desk: Desk, tmp_path: Path) -> 
         this_round._took(request, hangs)
         assert this_round.problems == [f"nbgrader did not take the marks of ada. {hangs.reason}"]
         assert results.recorded("ada", job.week) is None
+
+
+def test_pages_that_cannot_be_written_cost_no_points(desk: Desk, tmp_path: Path) -> None:
+    desk.course.hand_in("ada")
+    job, hangs = desk.job("ada", marks()), Failed("It was not finished after 300 seconds.", died=True)
+    with Results(tmp_path / "results.sqlite") as results:
+        known = dict(zip(job.tasks, job.marks, strict=True))
+        this_round = Round(desk.folder, job.week, {"ada": list(job.tasks)}, results, "bubblewrap", marks=known)
+        this_round._writer, this_round._printer, this_round._backed_up = Writer(), Writer(), True
+        this_round._took(partial(record, job), Recorded(0.0, (), "sqlite:///a copy"))
+        (printing,) = this_round._printer.requests
+        assert printing.args == (job, "sqlite:///a copy")
+        assert results.recorded("ada", job.week) is None  # not before the pages are there
+        this_round._printed(printing, hangs)
+        (request,) = this_round._writer.requests
+        assert request.args == (dataclasses.replace(job, without_cells=True),)
+        this_round._printed(partial(write_feedback, *request.args, ""), None)
+        assert results.recorded("ada", job.week)
+
+
+def test_pages_are_made_from_a_copy_of_the_gradebook(desk: Desk) -> None:
+    desk.course.hand_in("ada")
+    job = desk.job("ada", marks(double=3.5))
+    recorded = record(job)
+    (copy,) = (desk.folder / COPIES).iterdir()
+    assert recorded.gradebook == f"sqlite:///{copy}"
+    before = (desk.folder / "gradebook.db").read_bytes()
+    write_feedback(job, recorded.gradebook)
+    assert "the report of double" in desk.course.feedback("ada")
+    assert not list((desk.folder / COPIES).iterdir())
+    assert (desk.folder / "gradebook.db").read_bytes() == before
 
 
 def _stumbles_over(text: str):
