@@ -8,6 +8,7 @@ is what the whole product would have given.
 """
 
 import warnings
+from functools import cache
 
 import torch
 from jaxtyping import Float, Int
@@ -24,7 +25,13 @@ FEWEST_INPUTS, LATENTS_PER_ENTRY = 256, 100
 def screening_pays(d_in: int, n_latents: int, k: int) -> bool:
     """Whether this CPU multiplies bfloat16 matrices with units of their own, and the product is large enough."""
     large = d_in >= FEWEST_INPUTS and n_latents >= LATENTS_PER_ENTRY * k
-    return large and torch.cpu.get_capabilities().get("amx_bf16", False)
+    return large and _multiplies_bfloat16_fast()
+
+
+@cache
+def _multiplies_bfloat16_fast() -> bool:
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # an older PyTorch does not tell
+    return bool(capabilities.get("amx_bf16", False))
 
 
 def largest_of_product(
