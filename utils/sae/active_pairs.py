@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from utils.sae.largest import rows_of
+
 
 @dataclass
 class Pairs:
@@ -36,7 +38,7 @@ class Pairs:
     @classmethod
     def at(cls, places: Int[Tensor, "pair"], n_rows: int, n_latents: int) -> "Pairs":
         """Those at ascending places of the flattened matrix."""
-        rows = places // n_latents
+        rows = rows_of(places, n_latents)
         return cls(rows, places - rows * n_latents, n_rows, n_latents)
 
     @classmethod

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from utils.sae.largest import largest_in_rows, lower_bound, that_reach
+from utils.sae.largest import largest_in_rows, lower_bound, rows_of, that_reach
 
 UNIT = 2.0**-8
 """Rounding to bfloat16 changes a number by at most this share of it."""
@@ -48,7 +48,7 @@ def largest_of_product(
     rough = (x.bfloat16() @ encoder.bfloat16().T).float().add_(b_enc)
     reached = lower_bound(rough, k)
     places = that_reach(rough, reached - 2 * largest_error(x, encoder, b_enc, reached))
-    rows = places // len(encoder)
+    rows = rows_of(places, len(encoder))
     latents = places - rows * len(encoder)
     values = entries_of_product(x, encoder, rows, latents) + b_enc[latents]
     chosen = largest_in_rows(values, rows, k)

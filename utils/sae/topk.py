@@ -58,7 +58,7 @@ class TopK(Dictionary):
         values, pairs = encode_pairs(x, offset, self.encoder, self.b_enc, self.select, rows_at_once)
         values = values.relu()
         outputs = [output + self.skipped(x) for output in self.reconstructions_of_pairs(values, pairs)]
-        fired = torch.zeros(self.n_latents, dtype=torch.bool).index_fill_(0, pairs.latents[values > 0], True)
+        fired = torch.bincount(pairs.latents, values.detach(), minlength=self.n_latents) > 0
         return Pass(outputs, values.new_zeros(()), fired)
 
     def reconstructions_of_pairs(self, values: Float[Tensor, "pair"], pairs: Pairs) -> list[Tensor]:
