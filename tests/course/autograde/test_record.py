@@ -100,6 +100,7 @@ def test_scores_reports_and_feedback(desk: Desk) -> None:
     page = desk.course.feedback("ada")
     assert "the report of double" in page
     assert "2.6 / 7.1" in page
+    assert '<a href="#check_double">double</a> (Score: 2.0 / 3.5)' in page
     assert not (desk.folder / STAGED).exists()
 
 
