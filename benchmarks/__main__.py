@@ -24,7 +24,7 @@ What `python -m benchmarks --write` measured. Both sides do the same work in one
 many times faster this library was, *to reach* what was aimed at, *largest error* how far the two results lie apart
 (ACDC: how many decisions differ). Times vary from machine to machine, and from run to run on a shared one; ratios vary
 less. *Extrapolated* means that the peer was timed on a part of the work and scaled up. Wide TopK dictionaries use the
-units for bfloat16 matrices that some CPUs have (AMX); without them the ratio at 768 inputs was 3.3x to 3.8x.
+units for bfloat16 matrices that some CPUs have (AMX), and gain less without them.
 
 {machine}
 

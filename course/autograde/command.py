@@ -100,8 +100,8 @@ def _autograde(options: argparse.Namespace, mark: Mark, choose: Callable[[str], 
         with Results(folder / RESULTS) as results:
             if options.force:
                 results.forget(task for found in tasks.values() for task in found)
-            printers = max(1, processes // 2)  # a page takes half as long as the marking
-            this_round = Round(folder, week, tasks, results, kind, not options.no_feedback, printers)
+            printers = max(1, processes // 2)  # a student's pages take half as long as the marking
+            this_round = Round(folder, week, tasks, results, kind, feedback=not options.no_feedback, printers=printers)
             try:
                 return _go_round(this_round, markers)
             finally:

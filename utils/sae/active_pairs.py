@@ -85,18 +85,18 @@ def encode_pairs(
     encoder: Float[Tensor, "latent d_in"],
     b_enc: Float[Tensor, "latent"],
     select: Callable[[Tensor, Tensor, Tensor], tuple[Float[Tensor, "pair"], Int[Tensor, "pair"]]],
-    rows_at_once: int | None = None,
+    rows_at_once: int,
 ) -> tuple[Float[Tensor, "pair"], Pairs]:
     """Some of the pre-activations ``(x - offset) @ encoder.T + b_enc``, and where they are.
 
     Args:
         select: Called with ``(x - offset, encoder, b_enc)``; the pre-activations that it picks, and their places in the
             flattened matrix, ascending.
-        rows_at_once: Bounds the memory for pre-activations, where ``select`` does not need to see the whole batch.
+        rows_at_once: How many rows ``select`` is called with. It bounds the memory for pre-activations.
     """
     with torch.no_grad():
         centred = x if offset is None else x - offset
-        parts = centred.split(rows_at_once or len(x))
+        parts = centred.split(rows_at_once)
         values, places = zip(*(select(part, encoder, b_enc) for part in parts), strict=True)
         found = zip(places, parts, strict=True)
         joined = Pairs.below_one_another([Pairs.at(at, len(part), len(encoder)) for at, part in found])

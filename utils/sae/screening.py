@@ -2,9 +2,9 @@
 
 Which 32 of 6,144 latents are active is decided by a product of all inputs with the whole encoder, more than half of the
 time of a TopK dictionary's training step. Where the CPU multiplies bfloat16 numbers much faster, the product is first
-taken roughly. What rounding can do to it is bounded, so an entry too far below its row's k-th largest is out. Some 20
-entries in a row are left that are not among the 32, and all that are left are computed in single precision. The result
-is what the whole product would have given.
+taken roughly. What rounding can do to it is bounded, so an entry too far below its row's k-th largest is out. The few
+that are left in each row, some dozens beside the 32, are computed in single precision. The result is what the whole
+product would have given.
 """
 
 import warnings

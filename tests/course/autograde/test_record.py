@@ -223,13 +223,19 @@ class Writer:
         self.submit = self.requests.append
 
 
+def _round_of(job: Job, results: Results) -> Round:
+    """A round in which one student's week is marked, and whose processes do nothing."""
+    known = dict(zip(job.tasks, job.marks, strict=True))
+    this_round = Round(job.folder, job.week, {job.student: list(job.tasks)}, results, "bubblewrap", marks=known)
+    this_round._writer, this_round._printer, this_round._backed_up = Writer(), Writer(), True
+    return this_round
+
+
 def test_cells_that_hang_nbgrader_cost_no_points(desk: Desk, tmp_path: Path) -> None:
     desk.course.hand_in("ada")
     job, hangs = desk.job("ada", marks()), Failed("It was not finished after 300 seconds.", died=True)
     with Results(tmp_path / "results.sqlite") as results:
-        known = dict(zip(job.tasks, job.marks, strict=True))
-        this_round = Round(desk.folder, job.week, {"ada": list(job.tasks)}, results, "bubblewrap", marks=known)
-        this_round._writer, this_round._backed_up = Writer(), True
+        this_round = _round_of(job, results)
         this_round._took(partial(record, job), hangs)
         (request,) = this_round._writer.requests
         assert request.args == (dataclasses.replace(job, without_cells=True),)
@@ -242,9 +248,7 @@ def test_pages_that_cannot_be_written_cost_no_points(desk: Desk, tmp_path: Path)
     desk.course.hand_in("ada")
     job, hangs = desk.job("ada", marks()), Failed("It was not finished after 300 seconds.", died=True)
     with Results(tmp_path / "results.sqlite") as results:
-        known = dict(zip(job.tasks, job.marks, strict=True))
-        this_round = Round(desk.folder, job.week, {"ada": list(job.tasks)}, results, "bubblewrap", marks=known)
-        this_round._writer, this_round._printer, this_round._backed_up = Writer(), Writer(), True
+        this_round = _round_of(job, results)
         this_round._took(partial(record, job), Recorded(0.0, (), "sqlite:///a copy"))
         (printing,) = this_round._printer.requests
         assert printing.args == (job, "sqlite:///a copy")
